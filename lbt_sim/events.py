@@ -1,0 +1,46 @@
+"""What happens in a run, as data: emitted by the steps, kept in the run folder, read by transcripts and reports.
+
+An event is identified by (path, kind): a resumed run that emits it again replaces it, so a run folder never tells
+a thing twice. Kinds and what their `data` holds:
+
+| kind | path | data |
+| --- | --- | --- |
+| `run` | `run` | title, seed, method, rounds, task {name, labels, positive, grader, train, held_out}, seats [{name, role, model, persona}], edges [[from, to, kind]], baselines {always_positive {accuracy, f1}, majority {accuracy, f1}}, notices [text] |
+| `material` | `material/<id>` | id, kind, parents [id], operator, by, exemplars [{question, answer, rationale, source}] or lecture |
+| `utterance` | `r<k>/<material>/<stage>/<speaker>/<n>` | round, material, speaker, hearers [name], kind (teaches, assists, question, answer, discusses), text, exemplars (how many go with it) |
+| `exam` | `r<k>/exam` | round, set_by, items [id], questions [text], answers [right answer] |
+| `grades` | `r<k>/<material>/grades/<student>` | round, material, student, items [id], outcomes (a letter each: c w i t f), answers [text or null], read_from {source: count} |
+| `feedback` | `r<k>/<material>/feedback` | round, material, failures [id], text |
+| `candidate` | `r<k>/candidate/<parent>/<operator>/<n>` | round, parent, operator, by, status (new, duplicate, invalid, failed, leak), material (id or null), why |
+| `selection` | `r<k>/selection` | round, strategy, candidates [{id, n, correct, score, dropped (block it was dropped after, or null)}], answers (spent), beam [id], rescore {n, score} or null |
+| `report` | `r<k>/report` | one entry of `rounds` in `--json` |
+| `notice` | anything | text |
+| `done` | `done` | status |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+__all__ = ["Event", "EventKind", "EventSink"]
+
+EventKind = Literal[
+    "run", "material", "utterance", "exam", "grades", "feedback", "candidate", "selection", "report", "notice", "done"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. `data` is JSON: strings, numbers, booleans, lists, mappings."""
+
+    path: str
+    kind: EventKind
+    data: Mapping[str, Any]
+
+
+class EventSink(Protocol):
+    """Where events go. Never blocks and never raises."""
+
+    def __call__(self, event: Event) -> None: ...

@@ -1,0 +1,188 @@
+"""The exam: set by the examiner, sat by every student in isolation, graded. Nobody hears anybody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lbt_sim.concurrency import cancelled
+from lbt_sim.events import Event
+from lbt_sim.grading.base import OUTCOMES, Grade
+from lbt_sim.models.base import CallPath, Head
+from lbt_sim.parsing import parse_exemplars
+from lbt_sim.roles.agent import ClassroomAgent
+from lbt_sim.roles.room import Context, Room
+from lbt_sim.roles.values import Material, Notes
+from lbt_sim.scenario.schema import ExamSpec
+from lbt_sim.tasks.base import Problem
+
+__all__ = ["Exam", "Sitting", "examine", "set_exam", "sit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """The problems of one exam."""
+
+    round: int
+    problems: tuple[Problem, ...]
+    set_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """One agent's graded exam: `grades[i]` is for `problems[i]`."""
+
+    who: str
+    problems: tuple[Problem, ...]
+    grades: tuple[Grade, ...]
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many answers there are of each outcome."""
+        counted = Counter(grade.outcome for grade in self.grades)
+        return {outcome: counted[outcome] for outcome in OUTCOMES}
+
+    @property
+    def n(self) -> int:
+        """Answers that came back: all but the failed ones."""
+        return sum(grade.outcome != "failed" for grade in self.grades)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of correct among the answers that came back; invalid ones are not correct. None without any."""
+        return self.outcomes["correct"] / self.n if self.n else None
+
+
+async def set_exam(room: Room, spec: ExamSpec, round_: int, ctx: Context) -> Exam:
+    """The examiner sets the exam of a round from train problems, or writes it.
+
+    `fixed`: the same problems in every round. `sampled`: new ones each round. `written`: by the examiner's model,
+    each checked before use; what it could not supply is sampled.
+    """
+    if spec.set_by == "written":
+        problems = await _written(room, spec, round_, ctx)
+    else:
+        problems = _sampled(room, spec, round_, ctx)
+    exam = Exam(round_, tuple(problems), spec.set_by)
+    data = {
+        "round": round_,
+        "set_by": spec.set_by,
+        "items": [p.id for p in problems],
+        "questions": [p.question for p in problems],
+        "answers": [p.answer for p in problems],
+    }
+    ctx.emit(Event(f"r{round_}/exam", "exam", data))
+    return exam
+
+
+def _sampled(room: Room, spec: ExamSpec, round_: int, ctx: Context) -> list[Problem]:
+    train = room.task.train
+    if spec.set_by == "fixed" and spec.ids:
+        by_id = {problem.id: problem for problem in train}
+        return [by_id[id_] for id_ in spec.ids]
+    node = ctx.seeds.at("exam") if spec.set_by == "fixed" else ctx.seeds.at("exam", round_)
+    return node.rng().sample(train, min(spec.problems, len(train)))
+
+
+async def _written(room: Room, spec: ExamSpec, round_: int, ctx: Context) -> list[Problem]:
+    """Problems by the examiner's model that are well formed, new, not held out, and solved as they claim."""
+    rng = ctx.seeds.at("exam", round_, "examples").rng()
+    path = CallPath(round_, "set_exam", "")
+    requests = [
+        room.examiner.new_problems(
+            path._replace(sample=n), 4, rng.sample(room.task.train, min(4, len(room.task.train)))
+        )
+        for n in range(-(-spec.problems // 4))
+    ]
+    drafts: dict[str, Problem] = {}
+    refused: Counter[str] = Counter()
+    taken = {problem.question for problem in room.task.train}
+    for reply in await room.examiner.write_many(requests):
+        parsed = parse_exemplars(reply.text, room.task.labels)
+        if isinstance(parsed, str):
+            refused["malformed"] += 1
+            continue
+        for exemplar in parsed:
+            if room.guard.leaks(exemplar.question):
+                refused["held out"] += 1
+            elif exemplar.question in taken or exemplar.question in drafts:
+                refused["not new"] += 1
+            else:
+                problem = Problem(f"w{round_}_{len(drafts)}", exemplar.question, exemplar.answer)
+                drafts[exemplar.question] = problem
+    agreed = await _agreed(room, spec, round_, list(drafts.values()))
+    refused["examiner disagrees with itself"] = len(drafts) - len(agreed)
+    problems = agreed[: spec.problems]
+    if len(problems) < spec.problems:
+        missing = spec.problems - len(problems)
+        why = ", ".join(f"{count} {reason}" for reason, count in refused.items() if count)
+        text = f"exam of round {round_}: {len(problems)} written problems passed the checks ({why or 'too few written'}); {missing} were sampled from train"
+        ctx.emit(Event(f"r{round_}/exam", "notice", {"text": text}))
+        problems += (
+            ctx.seeds.at("exam", round_, "fill").rng().sample(room.task.train, min(missing, len(room.task.train)))
+        )
+    return problems
+
+
+async def _agreed(room: Room, spec: ExamSpec, round_: int, drafts: Sequence[Problem]) -> list[Problem]:
+    """The drafts that the examiner, asked `checks` times, always solves as it said."""
+    requests = [
+        request
+        for sample in range(spec.checks)
+        for request in room.examiner.solve(CallPath(round_, "set_exam/check", "", sample=sample), drafts, room.choices)
+    ]
+    replies = await room.examiner.write_many(requests)
+    answers = [
+        (room.examiner.name, draft, reply) for draft, reply in zip([*drafts] * spec.checks, replies, strict=True)
+    ]
+    grades = await room.grade(CallPath(round_, "set_exam/judge", ""), answers)
+    right = Counter(answer[1].id for answer, grade in zip(answers, grades, strict=True) if grade.outcome == "correct")
+    return [draft for draft in drafts if right[draft.id] == spec.checks]
+
+
+async def examine(
+    room: Room, exam: Exam, material: Material, lesson: AsyncIterator[tuple[str, Notes]], ctx: Context
+) -> tuple[Sitting, ...]:
+    """Every student sits the exam as soon as its notes are complete; sittings in seat order."""
+    path = CallPath(exam.round, f"exam/{material.id}", "")
+
+    async def one(name: str, notes: Notes) -> Sitting:
+        student = room.students[name]
+        sitting = await sit(room, student, student.head(notes), path, exam.problems)
+        ctx.emit(Event(f"r{exam.round}/{material.id}/grades/{name}", "grades", _as_data(exam.round, material, sitting)))
+        return sitting
+
+    sittings: list[asyncio.Future[Sitting]] = []
+    try:
+        async for name, notes in lesson:
+            sittings.append(asyncio.ensure_future(one(name, notes)))
+        done = {sitting.who: sitting for sitting in await asyncio.gather(*sittings)}
+    finally:
+        await cancelled(sittings)
+    return tuple(done[name] for name in room.students)
+
+
+async def sit(room: Room, agent: ClassroomAgent, head: Head, path: CallPath, problems: Sequence[Problem]) -> Sitting:
+    """One agent answers `problems`, all in flight at once, with `head` as its context; graded."""
+    replies = await agent.write_many(agent.exam_requests(path, head, problems, room.choices))
+    answers = [(agent.name, problem, reply) for problem, reply in zip(problems, replies, strict=True)]
+    judged = path._replace(
+        step=path.step.replace("exam/", "judge/") if path.step.startswith("exam/") else f"judge/{path.step}"
+    )
+    grades = await room.grade(judged, answers)
+    return Sitting(agent.name, tuple(problems), tuple(grades))
+
+
+def _as_data(round_: int, material: Material, sitting: Sitting) -> Mapping[str, Any]:
+    return {
+        "round": round_,
+        "material": material.id,
+        "student": sitting.who,
+        "items": [problem.id for problem in sitting.problems],
+        "outcomes": "".join(grade.outcome[0] for grade in sitting.grades),
+        "answers": [grade.answer for grade in sitting.grades],
+        "read_from": dict(Counter(grade.read_from for grade in sitting.grades if grade.read_from)),
+    }

@@ -1,0 +1,91 @@
+"""Feedback: what the teacher is told after an exam."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lbt_sim.events import Event
+from lbt_sim.exam import Exam, Sitting
+from lbt_sim.roles.room import Context, Room
+from lbt_sim.roles.values import Material
+from lbt_sim.tasks.base import Problem
+
+__all__ = ["Failure", "Feedback", "give_feedback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A problem and who got it wrong: [(student, what it answered)]; an unreadable answer is None."""
+
+    problem: Problem
+    given: tuple[tuple[str, str | None], ...]
+
+    def as_values(self) -> dict[str, Any]:
+        """As templates see it."""
+        given = [{"student": who, "answer": answer} for who, answer in self.given]
+        return {"question": self.problem.question, "answer": self.problem.answer, "given": given}
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What an exam said about one material.
+
+    Attributes:
+        material: What was taught.
+        failures: Problems that any student got wrong or answered unreadably. Calls that gave up are not failures
+            of a student and are not here.
+        report: The examiner's report, as the teacher reads it.
+    """
+
+    material: Material
+    failures: tuple[Failure, ...]
+    report: str
+
+
+def give_feedback(room: Room, exam: Exam, material: Material, sittings: Sequence[Sitting], ctx: Context) -> Feedback:
+    """The examiner's report on an exam."""
+    failures = _failures(exam, sittings)
+    confusions = Counter(
+        (failure.problem.answer, answer) for failure in failures for _, answer in failure.given if answer is not None
+    )
+    report = room.examiner.report(
+        {
+            "problems": len(exam.problems),
+            "students": [
+                {"name": s.who, "correct": s.outcomes["correct"], "answered": s.n, "unreadable": s.outcomes["invalid"]}
+                for s in sittings
+            ],
+            "failures": [failure.as_values() for failure in failures],
+            "confusions": [
+                {"right": right, "said": said, "times": times} for (right, said), times in confusions.most_common(6)
+            ],
+            "families": [
+                {"family": family, "times": times}
+                for family, times in Counter(f.problem.family for f in failures if f.problem.family).most_common(6)
+            ],
+        }
+    )
+    data = {
+        "round": exam.round,
+        "material": material.id,
+        "failures": [failure.problem.id for failure in failures],
+        "text": report,
+    }
+    ctx.emit(Event(f"r{exam.round}/{material.id}/feedback", "feedback", data))
+    return Feedback(material, failures, report)
+
+
+def _failures(exam: Exam, sittings: Sequence[Sitting]) -> tuple[Failure, ...]:
+    found = []
+    for index, problem in enumerate(exam.problems):
+        given = tuple(
+            (sitting.who, sitting.grades[index].answer)
+            for sitting in sittings
+            if sitting.grades[index].outcome in ("wrong", "invalid", "truncated")
+        )
+        if given:
+            found.append(Failure(problem, given))
+    return tuple(found)

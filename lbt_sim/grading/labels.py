@@ -1,0 +1,110 @@
+"""Grades labels: read from log-probabilities where the engine gives them, from the text otherwise."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lbt_sim.grading.base import Grade
+from lbt_sim.grading.text import clipped, marked
+from lbt_sim.models.base import Reply
+from lbt_sim.tasks.base import Problem
+
+__all__ = ["LabelGrader"]
+
+_MARKS = re.compile(r"[*_`~\"“”„»«]+")
+_NEGATED = re.compile(
+    r"(?:\b(?:not|never|neither|nor|cannot|isn't|isn’t)\b)(?:\s+(?:a|an|the|at all|really|clearly))?\s*$"
+)
+_JOINS = re.compile(r"^[\s,;/|&-]*(?:(?:and|or|but|and/or)\b)?[\s,]*")
+_STOPS = re.compile(r"^\s*(?:$|[.,:;!)\n–—-])")
+_ALONE = re.compile(r"^[\s#>.\-(\[]*|[\s.!)\]]*$")
+
+
+@dataclass(slots=True)
+class LabelGrader:
+    """Reads one of the task's labels.
+
+    From log-probabilities: the likeliest label; of equally likely ones the first in the task's order. From text, in
+    this order, each a whole word whatever its case, the longest label first ('true' does not hide in 'mostly true'):
+
+    1. the label right after the last 'Answer:' or 'the answer is';
+    2. a label alone on the last line, or at the very beginning and followed by a stop ('No. There is …');
+       where the two differ, the reply is invalid;
+    3. the only label that is named at all. 'not positive' names nothing, and two labels are invalid.
+    """
+
+    choices: tuple[str, ...]
+    _label: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _spelt: dict[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        longest_first = sorted({_folded(label) for label in self.choices}, key=len, reverse=True)
+        either = "|".join(re.escape(label).replace(r"\ ", r"\s+") for label in longest_first)
+        self._label = re.compile(rf"(?<!\w)(?:{either})(?!\w)")
+        self._spelt = {_folded(label): label for label in self.choices}
+
+    async def grade(self, answers: Sequence[tuple[Problem, Reply]]) -> list[Grade]:
+        """Grade each answer; the order is kept."""
+        return [self._grade(problem, reply) for problem, reply in answers]
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    def _grade(self, problem: Problem, reply: Reply) -> Grade:
+        if reply.finish == "failed":
+            return Grade("failed")
+        answer, source = self._likeliest(reply.choice_logprobs), "logprobs"
+        if answer is None:
+            answer, source = self.read(reply.text), "text"
+        if answer is None:
+            return Grade("truncated" if reply.finish == "length" else "invalid")
+        return Grade("correct" if answer == problem.answer else "wrong", answer, source)
+
+    def _likeliest(self, logprobs: tuple[float | None, ...] | None) -> str | None:
+        best, likeliest = -math.inf, None
+        for label, logprob in zip(self.choices, logprobs or (), strict=False):
+            # NaN compares false and so is never the best.
+            if logprob is not None and (logprob > best or (likeliest is None and logprob == best)):
+                best, likeliest = logprob, label
+        return likeliest
+
+    def read(self, text: str) -> str | None:
+        """The label that `text` answers with, None where it is none or not clear."""
+        clean = _MARKS.sub("", clipped(text)).casefold().strip()
+        for rest in marked(clean):
+            if (label := self._leading(rest)) is not None:
+                return label
+        lines = clean.splitlines()
+        last = self._alone(lines[-1]) if lines else None
+        first = self._leading(clean, stopped=True)
+        if last is not None or first is not None:
+            return last if first is None or first == last else first if last is None else None
+        named = {
+            self._name(match) for match in self._label.finditer(clean) if not _NEGATED.search(clean[: match.start()])
+        }
+        return named.pop() if len(named) == 1 else None
+
+    def _name(self, match: re.Match[str]) -> str:
+        return self._spelt[_folded(match[0])]
+
+    def _alone(self, line: str) -> str | None:
+        match = self._label.fullmatch(_ALONE.sub("", line))
+        return None if match is None else self._name(match)
+
+    def _leading(self, text: str, *, stopped: bool = False) -> str | None:
+        """The label `text` begins with, unless another one follows at once ('Yes and no')."""
+        start = re.match(r"[\s#>(\[]*", text)
+        match = self._label.match(text, start.end() if start else 0)
+        if match is None or (stopped and not _STOPS.match(text[match.end() :])):
+            return None
+        rest = text[match.end() :].lstrip(" .,:;!)")
+        joined = _JOINS.match(rest)
+        other = self._label.match(rest, joined.end() if joined else 0)
+        return self._name(match) if other is None or self._name(other) == self._name(match) else None
+
+
+def _folded(label: str) -> str:
+    return " ".join(label.casefold().split())

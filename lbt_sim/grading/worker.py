@@ -1,0 +1,77 @@
+"""A process of its own in which math-verify reads and compares: it may hang, crash or be killed.
+
+Run by path, not as a module, so that it needs nothing of this package and nothing in the working directory can
+stand in for a library. Speaks JSON lines: {"gold": …, "answer": …} in, {"outcome": …, "read": …} out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+__all__ = ["main"]
+
+KEPT = 200
+"""Characters of an expression that go back."""
+
+
+def main(seconds: float, memory: int) -> None:
+    """Answer requests until standard input ends.
+
+    Args:
+        seconds: Time for one request. Then the kernel ends the process: a handler in Python would not run while C
+            code computes, and an orphan must not go on burning a core.
+        memory: Bytes of address space; beyond it a request fails with 'memory'.
+    """
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints must not look like a reply
+    logging.disable(logging.CRITICAL)
+    _limit_memory(memory)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    import math_verify  # noqa: F401  (before the first request is timed)
+
+    print(json.dumps({"outcome": "ready"}), file=replies, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            reply = _compare(request["gold"], request["answer"])
+        except MemoryError:
+            reply = {"outcome": "memory"}
+        except Exception as error:  # whatever the libraries raise is this answer's outcome, not the run's end
+            reply = {"outcome": "error", "read": type(error).__name__}
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+def _limit_memory(memory: int) -> None:
+    import resource
+
+    for limit, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
+        try:
+            resource.setrlimit(limit, (value, value))
+        except (ValueError, OSError):  # not every system has each limit; the time limit remains
+            continue
+
+
+def _compare(gold: str, answer: str) -> dict[str, Any]:
+    from math_verify import parse, verify
+
+    # The library's own time limit is an alarm in Python; ours replaces it.
+    right = parse(gold if "$" in gold or "\\boxed" in gold else f"${gold}$", parsing_timeout=None)
+    found = parse(answer, parsing_timeout=None)
+    if not found:
+        return {"outcome": "unread"}
+    # The last element is the text that was read, the first what it was read as.
+    read = next((part for part in reversed(found) if isinstance(part, str)), str(found[0]))
+    same = bool(right) and bool(verify(right, found, timeout_seconds=None))
+    return {"outcome": "same" if same else "different", "read": read[:KEPT]}
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,351 @@
+"""The ledger: every model call and every event of a run, in one SQLite file with one writer.
+
+A call is committed before anyone uses its reply. `put` never waits: rows go to a thread that owns the only
+connection and commits whatever has come in since its last commit as one transaction; `flush` waits until all
+that was put before is committed. After SIGKILL nothing committed is lost (WAL, synchronous=NORMAL: after a power
+cut the last calls may be, and resuming makes them again).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from lbt_sim.errors import InputError, Place, RunError
+from lbt_sim.events import Event
+
+__all__ = ["LEDGER_FILE", "Ledger", "LedgerReader", "PathTuple", "StoredCall"]
+
+LEDGER_FILE = "run.sqlite"
+_APPLICATION_ID = 0x6C627473
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE heads (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, turns TEXT NOT NULL);
+CREATE TABLE kinds (id INTEGER PRIMARY KEY, model TEXT NOT NULL, purpose TEXT NOT NULL, sampling TEXT NOT NULL,
+  choices TEXT NOT NULL, UNIQUE (model, purpose, sampling, choices));
+CREATE TABLE calls (
+  id INTEGER PRIMARY KEY,
+  round INTEGER NOT NULL, step TEXT NOT NULL, agent TEXT NOT NULL, item TEXT NOT NULL, sample INTEGER NOT NULL,
+  key BLOB NOT NULL, shared INTEGER NOT NULL, kind INTEGER NOT NULL, head INTEGER NOT NULL, last TEXT NOT NULL,
+  seed INTEGER, text TEXT NOT NULL, finish TEXT NOT NULL, logprobs TEXT, prompt_tokens INTEGER,
+  cached_tokens INTEGER, completion_tokens INTEGER, reasoning TEXT, error TEXT, seconds REAL NOT NULL);
+CREATE UNIQUE INDEX calls_path ON calls (round, step, agent, item, sample);
+CREATE INDEX calls_key ON calls (key) WHERE seed IS NULL AND shared = 0;
+CREATE TABLE events (path TEXT NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY (path, kind));
+"""
+_CALL_COLUMNS = (
+    "round, step, agent, item, sample, key, shared, kind, head, last, seed, text, finish, logprobs, prompt_tokens, "
+    "cached_tokens, completion_tokens, reasoning, error, seconds"
+)
+_INSERT_CALL = f"INSERT INTO calls ({_CALL_COLUMNS}) VALUES ({', '.join('?' * 20)})"  # noqa: S608 - no outside text
+_SELECT_CALL = (
+    "SELECT c.round, c.step, c.agent, c.item, c.sample, c.key, c.shared, k.model, k.purpose, k.sampling, k.choices, "
+    "h.digest, h.turns, c.last, c.seed, c.text, c.finish, c.logprobs, c.prompt_tokens, c.cached_tokens, "
+    "c.completion_tokens, c.reasoning, c.error, c.seconds "
+    "FROM calls c JOIN kinds k ON k.id = c.kind JOIN heads h ON h.id = c.head "
+)
+
+T = TypeVar("T")
+PathTuple = tuple[int, str, str, str, int]
+"""(round, step, agent, item, sample)."""
+
+
+class StoredCall(NamedTuple):
+    """A recorded call: what was asked and what came back, in plain values."""
+
+    round: int
+    step: str
+    agent: str
+    item: str
+    sample: int
+    key: bytes
+    shared: int
+    """1 where the reply was taken from an identical deterministic call."""
+    model: str
+    purpose: str
+    sampling: str
+    choices: str
+    head_digest: bytes
+    head_turns: str
+    """JSON: [[role, content], …]."""
+    last: str
+    seed: int | None
+    """None for deterministic calls, whose reply does not depend on it."""
+    text: str
+    finish: str
+    logprobs: str | None
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    completion_tokens: int | None
+    reasoning: str | None
+    error: str | None
+    seconds: float
+
+    @property
+    def path(self) -> PathTuple:
+        """Where in the run the call stands."""
+        return self[:5]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A read for the writer's thread to do between commits, or (work None) a flush."""
+
+    work: Callable[[sqlite3.Connection], Any] | None
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+
+    def resolve(self, result: Any = None, error: BaseException | None = None) -> None:
+        def deliver() -> None:
+            if self.future.cancelled():
+                return
+            if error is None:
+                self.future.set_result(result)
+            else:
+                self.future.set_exception(error)
+
+        self.loop.call_soon_threadsafe(deliver)
+
+
+def _connect(file: Path, *, read_only: bool) -> sqlite3.Connection:
+    uri = f"{file.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    try:
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        found = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        raise InputError(
+            f"the ledger cannot be opened: {error}",
+            where=Place(str(file)),
+            remedy="Is this a run folder, and is it readable? A run folder holds scenario.yaml, manifest.json, run.sqlite.",
+        ) from error
+    if (found, version) == (0, 0) and not read_only:
+        connection.executescript(
+            f"PRAGMA journal_mode=WAL; BEGIN; {_SCHEMA} PRAGMA application_id={_APPLICATION_ID}; "
+            f"PRAGMA user_version={_VERSION}; COMMIT;"
+        )
+    elif (found, version) != (_APPLICATION_ID, _VERSION):
+        connection.close()
+        raise InputError(
+            f"this is not a ledger of this version (found version {version}, expected {_VERSION})",
+            where=Place(str(file)),
+            remedy="Read it with the lbt-sim version named in its manifest.json.",
+        )
+    if not read_only:
+        connection.executescript("PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY;")
+    return connection
+
+
+class Ledger:
+    """A run's ledger, open for writing. An async context manager; one at a time per folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / LEDGER_FILE
+        self._connection = _connect(self.file, read_only=False)
+        self._queue: queue.SimpleQueue[StoredCall | Event | _Job | None] = queue.SimpleQueue()
+        self._heads: dict[bytes, int] = {
+            digest: number for number, digest in self._connection.execute("SELECT id, digest FROM heads")
+        }
+        self._kinds: dict[tuple[str, str, str, str], int] = {
+            (model, purpose, sampling, choices): number
+            for number, model, purpose, sampling, choices in self._connection.execute("SELECT * FROM kinds")
+        }
+        made, shared = self._connection.execute("SELECT count(*), total(shared) FROM calls").fetchone()
+        self.committed_at_open = int(made)
+        """Calls that the ledger held when it was opened; 0 for a fresh run, which then skips look-ups by path."""
+        self.paid_at_open = int(made - shared)
+        """Those of them that a model had answered (not shared)."""
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
+        self._thread.start()
+
+    async def __aenter__(self) -> Ledger:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except RunError:
+            if kind is None:  # else what went wrong first is what is told
+                raise
+
+    def close(self) -> None:
+        """Commits what was put and closes the file."""
+        self._queue.put(None)
+        self._thread.join()
+        self._connection.close()
+        self._check()
+
+    def put(self, row: StoredCall | Event) -> None:
+        """Takes a call or an event to be committed; never waits."""
+        self._queue.put(row)
+
+    async def flush(self) -> None:
+        """Waits until everything that was put before is committed."""
+        await self._ask(None)
+
+    async def find(self, paths: Iterable[PathTuple]) -> dict[PathTuple, StoredCall]:
+        """The recorded calls among `paths`."""
+        wanted = set(paths)
+        groups = {(round_, step, agent) for round_, step, agent, _, _ in wanted}
+
+        def work(connection: sqlite3.Connection) -> dict[PathTuple, StoredCall]:
+            found: dict[PathTuple, StoredCall] = {}
+            for group in groups:
+                rows = connection.execute(_SELECT_CALL + "WHERE c.round = ? AND c.step = ? AND c.agent = ?", group)
+                found.update((call.path, call) for call in map(StoredCall._make, rows) if call.path in wanted)
+            return found
+
+        return await self._ask(work)
+
+    async def find_keys(self, keys: Sequence[bytes]) -> dict[bytes, StoredCall]:
+        """Deterministic calls that a model has answered, by content."""
+
+        def work(connection: sqlite3.Connection) -> dict[bytes, StoredCall]:
+            found: dict[bytes, StoredCall] = {}
+            for start in range(0, len(keys), 500):
+                part = keys[start : start + 500]
+                marks = ", ".join("?" * len(part))
+                sql = f"WHERE c.key IN ({marks}) AND c.seed IS NULL AND c.shared = 0"
+                found.update(
+                    (call.key, call) for call in map(StoredCall._make, connection.execute(_SELECT_CALL + sql, part))
+                )
+            return found
+
+        return await self._ask(work)
+
+    async def _ask(self, work: Callable[[sqlite3.Connection], T] | None) -> T:
+        self._check()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._queue.put(_Job(work, loop, future))
+        return await future
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise RunError(
+                f"the ledger cannot be written: {self._error}",
+                where=Place(str(self.file)),
+                remedy="Free disk space or mend the permissions, then `lbt-sim resume` the run.",
+            ) from self._error
+
+    def _write(self) -> None:
+        """The writer's thread: one transaction for whatever has come in."""
+        while True:
+            batch = [self._queue.get()]
+            while batch[-1] is not None and len(batch) < 20_000:
+                try:
+                    batch.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            jobs = [entry for entry in batch if isinstance(entry, _Job)]
+            if self._error is None:
+                try:
+                    self._commit(batch)
+                except Exception as error:
+                    self._error = error
+            for job in jobs:
+                if self._error is not None:
+                    job.resolve(error=self._error)
+                else:
+                    try:
+                        job.resolve(job.work(self._connection) if job.work else None)
+                    except BaseException as error:
+                        job.resolve(error=error)
+            if batch[-1] is None:
+                return
+
+    def _commit(self, batch: Sequence[StoredCall | Event | _Job | None]) -> None:
+        calls = [entry for entry in batch if isinstance(entry, StoredCall)]
+        events = [entry for entry in batch if isinstance(entry, Event)]
+        if not calls and not events:
+            return
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.executemany(_INSERT_CALL, map(self._row, calls))
+            connection.executemany(
+                # An event that happens again (a resumed run) keeps its place in the order.
+                "INSERT INTO events VALUES (?, ?, ?) ON CONFLICT (path, kind) DO UPDATE SET data = excluded.data",
+                ((event.path, event.kind, _json(event.data)) for event in events),
+            )
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+    def _row(self, call: StoredCall) -> tuple[Any, ...]:
+        head = self._heads.get(call.head_digest)
+        if head is None:
+            head = self._insert("INSERT INTO heads (digest, turns) VALUES (?, ?)", (call.head_digest, call.head_turns))
+            self._heads[call.head_digest] = head
+        kind_key = (call.model, call.purpose, call.sampling, call.choices)
+        kind = self._kinds.get(kind_key)
+        if kind is None:
+            kind = self._insert("INSERT INTO kinds (model, purpose, sampling, choices) VALUES (?, ?, ?, ?)", kind_key)
+            self._kinds[kind_key] = kind
+        return (*call[:7], kind, head, *call[13:])
+
+    def _insert(self, sql: str, values: tuple[Any, ...]) -> int:
+        number = self._connection.execute(sql, values).lastrowid
+        assert number is not None  # noqa: S101 - an INSERT always has one
+        return number
+
+
+class LedgerReader:
+    """A ledger open for reading only: transcripts, reports. Works beside a run that is writing."""
+
+    def __init__(self, folder: Path) -> None:
+        file = folder / LEDGER_FILE
+        if not file.is_file():
+            raise InputError(
+                f"there is no ledger in {folder}",
+                where=Place(str(file)),
+                remedy="Give a run folder: `lbt-sim run` prints where it puts one (runs/… by default).",
+            )
+        self._connection = _connect(file, read_only=True)
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def calls(self, where: str = "1", values: Sequence[Any] = (), *, limit: int = -1) -> Iterator[StoredCall]:
+        """Recorded calls in the order of their commits; `where` is SQL over `c` (calls), `k` (kinds), `h` (heads)."""
+        rows = self._connection.execute(_SELECT_CALL + f"WHERE {where} ORDER BY c.id LIMIT ?", (*values, limit))
+        return map(StoredCall._make, rows)
+
+    def count(self, where: str = "1", values: Sequence[Any] = ()) -> int:
+        """How many recorded calls there are."""
+        sql = f"SELECT count(*) FROM calls c WHERE {where}"  # noqa: S608 - `where` is ours
+        return int(self._connection.execute(sql, values).fetchone()[0])
+
+    def totals(self) -> Mapping[str, int]:
+        """Calls, shared calls, failed calls and tokens of the whole run."""
+        names = ("calls", "shared", "failed", "prompt_tokens", "cached_tokens", "completion_tokens")
+        row = self._connection.execute(
+            "SELECT count(*), total(shared), total(finish = 'failed'), total(iif(shared, 0, prompt_tokens)), "
+            "total(iif(shared, 0, cached_tokens)), total(iif(shared, 0, completion_tokens)) FROM calls"
+        ).fetchone()
+        return dict(zip(names, map(int, row), strict=True))
+
+    def events(self, *kinds: str, path: str = "*") -> Iterator[Event]:
+        """Events in the order in which they first happened; `path` is a GLOB."""
+        marks = f"AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+        rows = self._connection.execute(
+            f"SELECT path, kind, data FROM events WHERE path GLOB ? {marks} ORDER BY rowid",  # noqa: S608
+            (path, *kinds),
+        )
+        return (Event(path, kind, json.loads(data)) for path, kind, data in rows)
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,70 @@
+"""M3: learning by teaching iteratively (Ning et al., NeurIPS 2024, arXiv 2406.14629, section 5).
+
+The teacher teaches, the students sit an exam, their failures drive the revision of the material, and the material
+on which the teacher itself does best is kept. What is reported is the teacher's accuracy on held-out problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lbt_sim.concurrency import together
+from lbt_sim.exam import Exam, Sitting, examine, set_exam
+from lbt_sim.feedback import Feedback, give_feedback
+from lbt_sim.lesson import teach
+from lbt_sim.methods.scoring import scorer, scoring_pool
+from lbt_sim.reporting import report_round
+from lbt_sim.revision import distinct, first_beam, revise
+from lbt_sim.roles.room import Context, Room
+from lbt_sim.roles.values import Material
+from lbt_sim.scenario.schema import LessonSpec, M3Spec
+from lbt_sim.selection import select
+
+__all__ = ["Start", "m3"]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a forked run goes on: the last finished round and the beam that it left."""
+
+    round: int
+    beam: tuple[Material, ...]
+
+
+async def m3(
+    room: Room, lesson: LessonSpec, spec: M3Spec, ctx: Context, start: Start | None = None
+) -> AsyncIterator[dict[str, Any]]:
+    """Runs M3; yields what is reported of each round, from round 0, the initial material.
+
+    Args:
+        room: Teachers, students and examiner in their classroom, with the task.
+        lesson: What happens before each exam.
+        spec: Rounds, beam, exam, revision, selection.
+        ctx: Seeds, events, models.
+        start: Where to go on; None: from the beginning.
+    """
+    if start is None:
+        start = Start(0, await first_beam(room, spec, ctx))
+        yield await report_round(room, 0, start.beam[0], (), ctx)
+
+    beam = start.beam
+    for round_ in range(start.round + 1, spec.rounds + 1):
+        exam = await set_exam(room, spec.exam, round_, ctx)
+        lessons = await together(teach_and_examine(room, lesson, exam, material, ctx) for material in beam)
+        revisions = await together(revise(room, feedback, spec, round_, ctx) for _, feedback in lessons)
+        candidates = distinct(beam, [candidate for made in revisions for candidate in made], round_, ctx)
+        pool = scoring_pool(room.task, candidates)
+        answers = scorer(room, lesson, spec.select, round_, ctx)
+        beam = (await select(candidates, pool, answers, spec.select, spec.beam, round_, ctx)).beam
+        yield await report_round(room, round_, beam[0], lessons[0][0], ctx)
+
+
+async def teach_and_examine(
+    room: Room, lesson: LessonSpec, exam: Exam, material: Material, ctx: Context
+) -> tuple[Sequence[Sitting], Feedback]:
+    """One material's lesson, exam and feedback."""
+    notes = teach(room, material, lesson, exam.round, ctx)
+    sittings = await examine(room, exam, material, notes, ctx)
+    return sittings, give_feedback(room, exam, material, sittings, ctx)

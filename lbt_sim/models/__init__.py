@@ -1,0 +1,1 @@
+"""Language models: one small protocol (`base`), one module per engine, a registry that imports them late."""

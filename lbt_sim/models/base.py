@@ -1,0 +1,207 @@
+"""The contract between the classroom and any language model: a request, a reply, and `ChatModel`.
+
+A prompt is a *head* (system turn, material, notes: what a whole exam shares, byte-identical) and a last turn
+(the item). Engines with a prefix cache compute a head once; the ledger stores it once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Literal, NamedTuple, Protocol
+
+__all__ = [
+    "CallPath",
+    "ChatModel",
+    "ChatRequest",
+    "Finish",
+    "Head",
+    "ModelInfo",
+    "Purpose",
+    "Reply",
+    "Sampling",
+    "Turn",
+]
+
+Purpose = Literal[
+    "answer", "ask", "reply", "discuss", "pass_on", "summarise", "write", "reflect", "rewrite", "repair", "choose",
+    "set_exam", "judge", "chat",
+]  # fmt: skip
+"""What a call is for. Rule-based engines decide by it what to do; language models never see it."""
+
+Finish = Literal["stop", "length", "failed"]
+
+
+class CallPath(NamedTuple):
+    """Where in the run a call stands: its identity in the ledger.
+
+    `step` may have parts of its own (`select/<material>`); `item` is a problem id or ''.
+    """
+
+    round: int
+    step: str
+    agent: str
+    item: str = ""
+    sample: int = 0
+
+    def __str__(self) -> str:
+        tail = f"/{self.item}" if self.item else ""
+        return f"r{self.round}/{self.step}/{self.agent}{tail}" + (f"#{self.sample}" if self.sample else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The turns that many requests share, with a digest computed once.
+
+    `learner` describes the speaker to rule-based engines (traits as JSON); language models never see it.
+    """
+
+    turns: tuple[Turn, ...]
+    learner: str = ""
+    digest: bytes = field(init=False, repr=False, compare=False)
+    json: str = field(init=False, repr=False, compare=False)
+    """[[role, content], …], as the ledger keeps it."""
+
+    def __post_init__(self) -> None:
+        text = json.dumps([[turn.role, turn.content] for turn in self.turns], ensure_ascii=False)
+        object.__setattr__(self, "json", text)
+        digest = blake2b(f"{self.learner}\x00{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        object.__setattr__(self, "digest", digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a reply is drawn. temperature 0 is greedy: such a call is deterministic and may be shared."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One model call.
+
+    Attributes:
+        path: Its identity in the run.
+        head: The turns shared with other requests, first in the prompt.
+        last: The text of the final user turn.
+        sampling: How the reply is drawn.
+        seed: The engine's seed, in [0, 2**31); derived from the run's seed and `path`.
+        choices: When not empty, the reply is to be one of these; engines that can, return the
+            log-probability of each.
+        purpose: What the call is for.
+        facts: For writing steps, the values the prompt was rendered from. Rule-based engines read them in
+            place of the text; they never hold anything that the text may not.
+    """
+
+    path: CallPath
+    head: Head
+    last: str
+    sampling: Sampling
+    seed: int
+    choices: tuple[str, ...] = ()
+    purpose: Purpose = "chat"
+    facts: Mapping[str, Any] | None = None
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The whole prompt, as sent."""
+        return (*self.head.turns, Turn("user", self.last))
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether equal requests have equal replies."""
+        return self.sampling.temperature == 0.0
+
+    def key(self, model: str) -> bytes:
+        """16 bytes that stand for the content: model, turns, sampling, choices, and the seed where it matters."""
+        seed = None if self.deterministic else self.seed
+        rest = repr((model, self.last, self.sampling, self.choices, self.purpose, seed, self.facts))
+        return blake2b(self.head.digest + rest.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back.
+
+    Attributes:
+        text: The reply; '' when the call failed.
+        finish: 'stop', 'length' (cut off at max_tokens) or 'failed' (gave up; `error` says why).
+        choice_logprobs: Natural-log probability of each of the request's choices, in their order, None
+            for a choice the engine gave none for; None altogether where the engine gives none.
+        prompt_tokens: Tokens of the prompt, None where unknown.
+        cached_tokens: Those of them that a prefix cache saved.
+        completion_tokens: Tokens generated.
+        reasoning: Thinking that a reasoning model kept apart from its answer.
+        error: Why the call gave up.
+        transient: Whether a later try may well succeed (server down, overloaded, timed out), in contrast to a
+            request that can never be answered (prompt too long, refused). Only with finish 'failed'.
+        seconds: Wall time of the call.
+    """
+
+    text: str
+    finish: Finish = "stop"
+    choice_logprobs: tuple[float | None, ...] | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning: str | None = None
+    error: str | None = None
+    transient: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What an engine found out about a model when it got ready; goes into the run's manifest.
+
+    Attributes:
+        identity: Engine, model and revision: part of every call's content key.
+        detail: Versions, flags, file hashes: whatever says what exactly answered.
+    """
+
+    identity: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ChatModel(Protocol):
+    """A model that can be talked to. One object per entry under `models:` in a scenario.
+
+    Contract: `ready` is awaited once before any call and raises `ModelUnavailable` with a remedy. `create` and
+    `create_many` never raise for a call that gave up: they return a `Reply` with finish 'failed' and an error.
+    Cancelling is allowed at any await. `create_many` yields (index, reply) in order of completion, each index
+    exactly once, and keeps to the engine's own limit of calls in flight: it takes the next request from the
+    iterable only when it has room for it, so that whoever feeds it can stop feeding and let the rest finish.
+    """
+
+    reads_facts: bool
+    """Whether the engine is rule-based and wants `ChatRequest.facts` and `Head.learner`."""
+
+    async def ready(self) -> ModelInfo:
+        """Gets ready: weights loaded, server reached."""
+        ...
+
+    async def create(self, request: ChatRequest) -> Reply:
+        """Answers one request."""
+        ...
+
+    def create_many(self, requests: Iterable[ChatRequest]) -> AsyncIterator[tuple[int, Reply]]:
+        """Answers many, as many at a time as the engine can."""
+        ...
+
+    async def close(self) -> None:
+        """Frees everything; nothing is left running."""
+        ...

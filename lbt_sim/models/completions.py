@@ -1,0 +1,123 @@
+"""Reading a chat completion as OpenAI-compatible servers (and llama.cpp) write it: from JSON to a `Reply`.
+
+A server's answer is foreign data: every access checks what it finds, nothing is taken on trust.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lbt_sim.models.base import Finish, Reply
+
+__all__ = ["Malformed", "clean", "read_completion", "server_error", "top_logprobs"]
+
+_DIRT = re.compile("[\x00\ud800-\udfff]")
+_THINK = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)
+
+
+class Malformed(Exception):  # noqa: N818 - it describes the answer; it never leaves the engines
+    """The answer is JSON, but not a chat completion."""
+
+
+def clean(text: str) -> str:
+    """The text without what no file, database or terminal takes: NUL and lone surrogates become U+FFFD."""
+    return text if text.isprintable() else _DIRT.sub("\ufffd", text)
+
+
+def read_completion(data: object) -> Reply:
+    """The reply that a chat completion holds: its first choice, reasoning kept apart, tokens counted.
+
+    Raises:
+        Malformed: It is not a chat completion.
+    """
+    choice = _choice(data)
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        raise Malformed("the choice holds no message")
+    text, reasoning = _reasoning(message, _text(message.get("content")))
+    finish: Finish = "length" if choice.get("finish_reason") == "length" else "stop"
+    usage = data.get("usage") if isinstance(data, Mapping) else None
+    usage = usage if isinstance(usage, Mapping) else {}
+    details = usage.get("prompt_tokens_details")
+    return Reply(
+        text,
+        finish,
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, Mapping) else None,
+        completion_tokens=_count(usage.get("completion_tokens")),
+        reasoning=reasoning,
+    )
+
+
+def top_logprobs(data: object) -> list[tuple[str, float]] | None:
+    """(token, log-probability) of the likeliest first tokens; None where the server gave none.
+
+    Values that are no numbers (NaN arrives as null) are left out.
+
+    Raises:
+        Malformed: It is not a chat completion.
+    """
+    found = _choice(data).get("logprobs")
+    content = found.get("content") if isinstance(found, Mapping) else None
+    if not isinstance(content, list) or not content or not isinstance(content[0], Mapping):
+        return None
+    top = content[0].get("top_logprobs")
+    if not isinstance(top, list) or not top:
+        return None
+    return [
+        (entry["token"], float(entry["logprob"]))
+        for entry in top
+        if isinstance(entry, Mapping)
+        and isinstance(entry.get("token"), str)
+        and isinstance(entry.get("logprob"), (int, float))
+        and not math.isnan(entry["logprob"])
+    ]
+
+
+def server_error(data: object) -> str | None:
+    """The message of an error that a server sent as JSON, shortened; None where there is none."""
+    if not isinstance(data, Mapping):
+        return None
+    error = data.get("error", data)
+    message = error.get("message") or error.get("detail") if isinstance(error, Mapping) else error
+    return clean(message)[:500] if isinstance(message, str) and message else None
+
+
+def _choice(data: object) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise Malformed("it is not a JSON object")
+    choices = data.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        raise Malformed(server_error(data) or "it holds no choices")
+    return choices[0]
+
+
+def _text(content: object) -> str:
+    """Content is a string, null (nothing was said), or a list of parts."""
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        content = "".join(
+            part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)
+        )
+    if not isinstance(content, str):
+        raise Malformed(f"the message's content is {type(content).__name__}, not text")
+    return clean(content)
+
+
+def _reasoning(message: Mapping[str, Any], text: str) -> tuple[str, str | None]:
+    """Split thinking from the answer: a field of its own, or `<think>…</think>` at the start of the text."""
+    for key in ("reasoning_content", "reasoning"):
+        apart = message.get(key)
+        if isinstance(apart, str) and apart:
+            return text, clean(apart)
+    if found := _THINK.match(text):
+        return text[found.end() :], found[1].strip()
+    return text, None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,0 +1,182 @@
+"""The one place that touches `xllamacpp`: loading a model quietly, asking it, tokenising, freeing it.
+
+llama.cpp writes its messages to standard error from native code. It is told to write none; when loading fails, a second
+process repeats it, with messages, to learn why.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lbt_sim.errors import ModelUnavailable
+
+__all__ = ["Native", "Setup"]
+
+SILENT, ERRORS = 0, 1
+"""llama.cpp's verbosity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a GGUF file is loaded."""
+
+    path: Path
+    context: int
+    parallel: int
+    threads: int
+    gpu_layers: int
+    cache_mib: int
+
+
+class Native:
+    """A loaded model. Its methods block; `chat` may be called from several threads."""
+
+    def __init__(self, server: Any, key: str, folder: Path | None) -> None:
+        self._server = server
+        self._key = key
+        self._address: str = server.listening_address
+        self._first: dict[tuple[str, ...], Mapping[str, str] | None] = {}
+        self._clean_up = weakref.finalize(self, _remove, folder)
+
+    @classmethod
+    def load(cls, setup: Setup) -> Native:
+        """Load the model.
+
+        Raises:
+            ModelUnavailable: xllamacpp is missing or llama.cpp refuses the file.
+        """
+        try:
+            import xllamacpp
+        except ImportError as error:
+            raise ModelUnavailable(
+                f"the engine 'llamacpp' needs the package xllamacpp: {error}",
+                remedy="Install it (`uv pip install xllamacpp`), or use another engine.",
+            ) from error
+        key = secrets.token_urlsafe(24)
+        # The embedded HTTP server cannot be left out: give it a socket that only this user can reach.
+        folder = Path(tempfile.mkdtemp(prefix="lbt-sim-")) if hasattr(socket, "AF_UNIX") else None
+        host = str(folder / "engine.sock") if folder else "127.0.0.1"
+        try:
+            server = xllamacpp.Server(_params(xllamacpp, setup, host, key))
+        except Exception as error:
+            _remove(folder)
+            raise ModelUnavailable(
+                f"llama.cpp cannot load {setup.path}: {_why(setup.path) or error}",
+                remedy="Check the file and the engine's options (`context`, `gpu_layers`), or run `lbt-sim doctor`.",
+            ) from error
+        return cls(server, key, folder)
+
+    @property
+    def version(self) -> str:
+        """The version of xllamacpp."""
+        import xllamacpp
+
+        return str(xllamacpp.__version__)
+
+    def chat(self, body: Mapping[str, Any]) -> object:
+        """One chat completion, as llama.cpp's server would answer it; an error is `{'error': …}`."""
+        answer: object = self._server.handle_chat_completions(dict(body))
+        return answer
+
+    def first_tokens(self, choices: Sequence[str]) -> Mapping[str, str] | None:
+        """Choice -> the text of the token that begins it; None where the tokenizer cannot be asked."""
+        asked = tuple(choices)
+        if asked not in self._first:
+            try:
+                self._first[asked] = {choice: self._first_token(choice) for choice in asked}
+            except (OSError, http.client.HTTPException, LookupError, TypeError, ValueError):
+                self._first[asked] = None
+        return self._first[asked]
+
+    def close(self) -> None:
+        """Free the model's memory and threads."""
+        self._server = None
+        self._clean_up()
+
+    def _first_token(self, text: str) -> str:
+        host, _, port = self._address.partition("://")[2].rpartition(":")
+        path = None if port.isdecimal() else self._address.partition("://")[2]
+        connection = _UnixConnection(path) if path else http.client.HTTPConnection(host, int(port), timeout=10)
+        try:
+            body = json.dumps({"content": text, "add_special": False, "with_pieces": True})
+            headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+            connection.request("POST", "/tokenize", body, headers)
+            piece = json.loads(connection.getresponse().read())["tokens"][0]["piece"]
+        finally:
+            connection.close()
+        if not isinstance(piece, str) or not piece.strip():
+            raise ValueError("the first token is no text of its own")
+        return piece
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=10)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _params(xllamacpp: Any, setup: Setup, host: str, key: str) -> Any:
+    params = xllamacpp.CommonParams()
+    params.model.path = str(setup.path)
+    # llama.cpp divides the context among its slots; each is to have the whole of what was asked for.
+    params.n_ctx = setup.context * setup.parallel
+    params.n_parallel = setup.parallel
+    params.n_gpu_layers = setup.gpu_layers
+    params.cpuparams.n_threads = setup.threads
+    params.cpuparams_batch.n_threads = setup.threads
+    params.cache_ram_mib = setup.cache_mib
+    params.fit_params = False  # or llama.cpp would silently shrink the context
+    params.warmup = False
+    params.verbosity = SILENT
+    params.hostnames = [host]
+    params.api_keys = [key]
+    params.n_threads_http = 1
+    params.ui = False
+    params.endpoint_slots = False
+    return params
+
+
+def _why(path: Path) -> str:
+    """What llama.cpp says about a file that it does not load, asked in a process of its own."""
+    code = (
+        "import sys, xllamacpp\n"
+        "params = xllamacpp.CommonParams()\n"
+        "params.model.path = sys.argv[1]\n"
+        f"params.n_ctx, params.warmup, params.verbosity = 256, False, {ERRORS}\n"
+        "xllamacpp.Server(params)\n"
+    )
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and code; the path is an argument
+            [sys.executable, "-c", code, str(path)], capture_output=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    for line in done.stderr.decode("utf-8", "replace").splitlines():
+        if "error loading model" in line:
+            return line.partition("error loading model: ")[2].strip() or line.strip()
+    return "" if done.returncode else "the file is fine, so its options or the memory are not"
+
+
+def _remove(folder: Path | None) -> None:
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)

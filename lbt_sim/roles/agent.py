@@ -1,0 +1,206 @@
+"""What teacher, assistant, student and examiner have in common: an AutoGen agent that speaks through its templates.
+
+The classroom drives these agents directly (`write`, `exam_requests`): that costs a fraction of what a team's
+message passing does. The same objects sit in any AutoGen team: `on_messages` hears what is said and replies
+(AutoGen's terms: https://microsoft.github.io/autogen/).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from autogen_agentchat.agents import BaseChatAgent
+from autogen_agentchat.base import Response
+from autogen_agentchat.messages import BaseChatMessage, TextMessage
+from autogen_core import CancellationToken
+
+from lbt_sim.errors import Place, TemplateError
+from lbt_sim.models.base import CallPath, ChatRequest, Head, Purpose, Reply, Sampling, Turn
+from lbt_sim.models.recorded import Caller
+from lbt_sim.roles.values import Material, Notes, Utterance, exemplar_values
+from lbt_sim.scenario.load import Seat
+from lbt_sim.scenario.schema import SamplingSpec
+from lbt_sim.seeds import Seeds
+from lbt_sim.tasks.base import Exemplar, Problem, Task
+
+__all__ = ["ClassroomAgent", "WRITING"]
+
+WRITING = SamplingSpec(temperature=0.7, top_p=1.0, max_tokens=1024)
+"""How free text is drawn unless the agent says otherwise (the published code's values)."""
+_BUILT_IN_SAMPLING: Mapping[str, SamplingSpec] = {
+    "answer": SamplingSpec(temperature=0.0, max_tokens=4),
+    "answer_open": SamplingSpec(temperature=0.0, max_tokens=256),
+    "choose": SamplingSpec(temperature=1.0, max_tokens=4),
+    "judge": SamplingSpec(temperature=0.0, max_tokens=4),
+    "ask": SamplingSpec(temperature=0.7, max_tokens=60),
+    "reply": SamplingSpec(temperature=0.7, max_tokens=120),
+    "discuss": SamplingSpec(temperature=0.7, max_tokens=80),
+    "summarise": SamplingSpec(temperature=0.0, max_tokens=160),
+}
+
+
+class ClassroomAgent(BaseChatAgent):
+    """Someone with a seat in the classroom.
+
+    Args:
+        seat: Name, role, templates, persona, model and sampling, resolved from the scenario.
+        task: What is taught.
+        caller: The way to the models.
+        seeds: The run's seeds.
+    """
+
+    def __init__(self, seat: Seat, task: Task, caller: Caller, seeds: Seeds) -> None:
+        super().__init__(seat.name, seat.agent.description or f"{seat.role} in a classroom")
+        self.seat = seat
+        self.task = task
+        self._caller = caller
+        self._seeds = seeds
+        self._said = 0
+        self._notes = Notes()  # only what AutoGen's on_messages brings; lessons pass notes as values
+        self._rule_based = caller.reads_facts(seat.model)
+        self._task_card = {
+            "name": task.name,
+            "instruction": task.instruction,
+            "labels": list(task.labels),
+            "rubric": task.rubric,
+        }
+
+    # --- prompts ------------------------------------------------------------------------------------------
+
+    def render(self, use: str, **values: Any) -> str:
+        """The template for `use`, rendered with `values` and what every template knows (name, persona, task).
+
+        Raises:
+            TemplateError: This agent has no template for `use`.
+        """
+        template = self.seat.templates.get(use)
+        if template is None:
+            raise TemplateError(
+                f"agent '{self.seat.agent.title or self.name}' ({self.seat.role}) has no template for '{use}'",
+                where=Place(key=f"prompts.{use}"),
+                valid=sorted(self.seat.templates),
+                remedy=f"Add `{use}:` under `prompts` in the agent's YAML, with a template file beside it.",
+            )
+        persona = self.seat.persona.text if self.seat.persona else ""
+        return template.render(name=self.name, role=self.seat.role, persona=persona, task=self._task_card, **values)
+
+    def head(self, notes: Notes = Notes(), *, lecture: str | None = None) -> Head:  # noqa: B008 - frozen
+        """The part of a prompt that all items of an exam share: who I am, what I have heard, worked examples."""
+        as_text = self.seat.agent.exemplars == "text"
+        system = self.render(
+            "system",
+            heard=notes.remarks(self.name),
+            lecture=lecture,
+            exemplars=exemplar_values(notes.exemplars) if as_text else [],
+        )
+        turns = [Turn("system", system)] if system.strip() else []
+        if not as_text:
+            for exemplar in notes.exemplars:
+                turns += self._worked(exemplar)
+        return Head(tuple(turns), self._learner())
+
+    def _worked(self, exemplar: Exemplar) -> tuple[Turn, Turn]:
+        worked = self.render("worked", question=exemplar.question, answer=exemplar.answer, rationale=exemplar.rationale)
+        return Turn("user", self.render("answer", question=exemplar.question)), Turn("assistant", worked)
+
+    def _learner(self) -> str:
+        if not self._rule_based:
+            return ""
+        traits = {"name": self.name, "labels": self.task.labels, **self.seat.traits.model_dump()}
+        return json.dumps(traits, sort_keys=True)
+
+    def sampling(self, use: str) -> Sampling:
+        """How replies for `use` are drawn: the scenario's word, the agent's, or the built-in one."""
+        built_in = _BUILT_IN_SAMPLING.get("answer_open" if use == "answer" and not self.task.labels else use, WRITING)
+        spec = self.seat.sampling.get(use, built_in)
+        return Sampling(spec.temperature, spec.top_p, spec.top_k, spec.max_tokens)
+
+    # --- calls --------------------------------------------------------------------------------------------
+
+    def request(
+        self,
+        path: CallPath,
+        use: Purpose,
+        head: Head,
+        values: Mapping[str, Any],
+        *,
+        choices: tuple[str, ...] = (),
+    ) -> ChatRequest:
+        """A request whose last turn is the template for `use`, rendered with `values`."""
+        return ChatRequest(
+            path=path._replace(agent=self.name),
+            head=head,
+            last=self.render(use, **values),
+            sampling=self.sampling(use),
+            seed=self._seeds.at(*path._replace(agent=self.name)).number(),
+            choices=choices,
+            purpose=use,
+            facts=dict(values) if self._rule_based else None,
+        )
+
+    async def write(self, path: CallPath, use: Purpose, head: Head, **values: Any) -> Reply:
+        """Says something in free text."""
+        return await self._caller.ask(self.seat.model, self.request(path, use, head, values))
+
+    async def write_many(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+        """Several calls at once."""
+        return await self._caller.ask_many(self.seat.model, requests)
+
+    def exam_requests(
+        self, path: CallPath, head: Head, problems: Sequence[Problem], choices: tuple[str, ...]
+    ) -> list[ChatRequest]:
+        """One request for each problem: the head first and byte-identical, the item last."""
+        sampling = self.sampling("answer")
+        requests = []
+        for problem in problems:
+            item = path._replace(agent=self.name, item=problem.id)
+            seed = 0 if sampling.temperature == 0 else self._seeds.at(*item).number()
+            last = self.render("answer", question=problem.question)
+            requests.append(ChatRequest(item, head, last, sampling, seed, choices, "answer"))
+        return requests
+
+    # --- AutoGen ------------------------------------------------------------------------------------------
+
+    @property
+    def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
+        """Text only."""
+        return (TextMessage,)
+
+    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
+        """Hears `messages` and replies to the last of them, in any AutoGen team."""
+        heard = [Utterance(m.source, (self.name,), "discusses", m.to_model_text()) for m in messages]
+        before, last = (heard[:-1], heard[-1].text) if heard else ([], "")
+        head = self.head(self._notes.plus(before))
+        path = CallPath(0, "team", self.name, sample=self._said)
+        request = ChatRequest(
+            path, head, last, self.sampling("discuss"), self._seeds.at(*path).number(), purpose="chat"
+        )
+        reply = await self._caller.ask(self.seat.model, request)
+        self._said += 1
+        self._notes = self._notes.plus([*heard, Utterance(self.name, (), "discusses", reply.text)])
+        if reply.finish == "failed":
+            raise RuntimeError(f"{self.name} could not answer: {reply.error}")
+        return Response(chat_message=TextMessage(content=reply.text, source=self.name))
+
+    async def on_reset(self, cancellation_token: CancellationToken) -> None:
+        """Forgets what was heard in the team."""
+        self._notes = Notes()
+
+    async def save_state(self) -> Mapping[str, Any]:
+        """What was heard in the team, as JSON."""
+        return {"said": self._said, "heard": [[u.speaker, u.text] for u in self._notes.heard]}
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes up a saved state."""
+        self._said = int(state["said"])
+        self._notes = Notes(
+            tuple(Utterance(speaker, (self.name,), "discusses", text) for speaker, text in state["heard"])
+        )
+
+
+def taught_with(material: Material) -> Notes:
+    """The notes of someone who knows the material itself: the teacher when it is examined."""
+    return Notes((Utterance("material", (), "teaches", "", material.exemplars),))

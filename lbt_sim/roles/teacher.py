@@ -1,0 +1,68 @@
+"""The teacher: knows the material, answers questions, reflects on failures, revises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lbt_sim.models.base import CallPath, ChatRequest, Head
+from lbt_sim.roles.agent import ClassroomAgent
+from lbt_sim.roles.values import Material, Notes, Utterance, exemplar_values
+from lbt_sim.tasks.base import Problem
+
+__all__ = ["Teacher"]
+
+
+class Teacher(ClassroomAgent):
+    """A teacher agent."""
+
+    def knowing(self, material: Material) -> Head:
+        """The head of the teacher's own exam: what it teaches is what it has in mind."""
+        return self.head(
+            Notes((Utterance(self.name, (), "teaches", "", material.exemplars),)), lecture=material.lecture
+        )
+
+    def first_material(self, path: CallPath, count: int, *, lecture: bool) -> ChatRequest:
+        """Writes material from the task alone."""
+        return self.request(path, "write", self.head(), {"count": count, "lecture": lecture})
+
+    def reflection(
+        self, path: CallPath, material: Material, failures: Sequence[Mapping[str, Any]], report: str
+    ) -> ChatRequest:
+        """Explains why the material led to such failures."""
+        return self.request(path, "reflect", self.head(), {**_shown(material), "failures": failures, "report": report})
+
+    def rewriting(
+        self,
+        path: CallPath,
+        material: Material,
+        failures: Sequence[Mapping[str, Any]],
+        reflections: Sequence[str],
+    ) -> ChatRequest:
+        """Writes the material anew in the light of reflections."""
+        values = {**_shown(material), "failures": failures, "reflections": reflections}
+        return self.request(path, "rewrite", self.head(), values)
+
+    def repair(self, path: CallPath, material: Material, reply: str, why: str) -> ChatRequest:
+        """Is shown its own malformed material and what is wrong with it."""
+        return self.request(path, "repair", self.head(), {**_shown(material), "reply": reply, "why": why})
+
+    def choice(
+        self, path: CallPath, material: Material, menu: Sequence[Problem], failures: Sequence[Mapping[str, Any]]
+    ) -> ChatRequest:
+        """Picks one problem of a menu, by its number, as a new exemplar."""
+        numbered = [
+            {"number": number, "question": problem.question, "answer": problem.answer}
+            for number, problem in enumerate(menu, start=1)
+        ]
+        values = {**_shown(material), "menu": numbered, "failures": failures}
+        choices = tuple(str(entry["number"]) for entry in numbered)
+        return self.request(path, "choose", self.head(), values, choices=choices)
+
+
+def _shown(material: Material) -> dict[str, Any]:
+    return {
+        "exemplars": exemplar_values(material.exemplars),
+        "count": len(material.exemplars),
+        "lecture": material.lecture,
+    }

@@ -1,0 +1,43 @@
+"""What prompt templates are for, and what each may name. Read by `validate`, `prompts` and agents/README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["COMMON", "NEEDED", "USES"]
+
+COMMON = frozenset({"name", "role", "persona", "task"})
+"""Every template: the seat's name and role, the persona's text ('' without one), and the task: {name, instruction,
+labels, rubric}."""
+
+_MATERIAL = frozenset({"exemplars", "count", "lecture"})
+_HEARD = frozenset({"exemplars", "heard"})
+
+USES: Mapping[str, frozenset[str]] = {
+    "system": frozenset({"heard", "lecture", "exemplars"}),
+    "answer": frozenset({"question"}),
+    "worked": frozenset({"question", "answer", "rationale"}),
+    "ask": _HEARD | {"number"},
+    "reply": _HEARD | {"asker", "question"},
+    "discuss": _HEARD | {"turn", "peers"},
+    "pass_on": _HEARD | {"pupils"},
+    "summarise": _HEARD,
+    "write": frozenset({"count", "lecture"}),
+    "reflect": _MATERIAL | {"failures", "report"},
+    "rewrite": _MATERIAL | {"failures", "reflections"},
+    "repair": _MATERIAL | {"reply", "why"},
+    "choose": _MATERIAL | {"failures", "menu"},
+    "set_exam": frozenset({"count", "examples"}),
+    "judge": frozenset({"question", "reference", "rubric", "reply", "fence"}),
+    "report": frozenset({"problems", "students", "failures", "confusions", "families"}),
+}
+"""Use of a template → the names that it may use beside `COMMON`."""
+
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "teacher": ("system", "answer", "worked"),
+    "assistant": ("system", "answer", "worked"),
+    "student": ("system", "answer", "worked"),
+    "examiner": ("system", "answer", "worked", "report"),
+}
+"""Role → the uses without which nobody with this role can sit in a classroom; the others are needed only where
+the scenario has them: questions need `ask` and `reply`, rewriting `reflect`, `rewrite` and `repair`, and so on."""

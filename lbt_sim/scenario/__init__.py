@@ -1,0 +1,1 @@
+"""Scenarios, classrooms, agents and personas as YAML: read, checked, completed by presets, and explained."""

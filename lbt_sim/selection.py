@@ -1,0 +1,290 @@
+"""Selection: which candidates make the beam, by the teacher's own answers on train problems.
+
+All candidates of a stage answer the same problems, so that differences are paired: what one problem adds to
+everyone cancels. Strategies differ in who goes on to the next stage. A strategy is a function from the scores
+so far to the candidates that stay; `STRATEGIES` names them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lbt_sim.concurrency import together
+from lbt_sim.errors import ScenarioError, nearest
+from lbt_sim.events import Event
+from lbt_sim.roles.room import Context
+from lbt_sim.roles.values import Material
+from lbt_sim.scenario.schema import SelectSpec
+from lbt_sim.tasks.base import Problem
+
+__all__ = ["STRATEGIES", "Scored", "Scorer", "Selection", "Standing", "select"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One candidate's answer to one problem: right or not, and, for F1, what was said and what was right.
+
+    None stands for an answer that did not come back: it is left out, never counted as wrong.
+    """
+
+    correct: bool
+    said_positive: bool = False
+    is_positive: bool = False
+
+
+Scorer = Callable[[Material, Sequence[Problem]], Awaitable[Sequence[Scored | None]]]
+
+
+@dataclass
+class Standing:
+    """A candidate's answers so far, by problem."""
+
+    material: Material
+    answers: dict[str, Scored] = field(default_factory=dict)
+    dropped: int | None = None
+
+    def score(self, metric: str) -> float:
+        """Accuracy or F1 over the answers so far; -1 before there are any."""
+        answers = list(self.answers.values())
+        if not answers:
+            return -1.0
+        if metric == "accuracy":
+            return sum(a.correct for a in answers) / len(answers)
+        hits = sum(a.said_positive and a.is_positive for a in answers)
+        wrong = sum(a.said_positive != a.is_positive for a in answers)
+        return 2 * hits / (2 * hits + wrong) if hits + wrong else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The beam, best first, and the winner's score on problems that it was not selected on (None: not measured)."""
+
+    beam: tuple[Material, ...]
+    standings: tuple[Standing, ...]
+    spent: int
+    rescored: tuple[int, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a strategy sees at the end of a stage."""
+
+    standings: Sequence[Standing]
+    metric: str
+    beam: int
+    stage: int
+    stages: int
+
+
+def _ranked(standings: Sequence[Standing], metric: str) -> list[Standing]:
+    """Best first; the order in which they came (the beam first) breaks ties."""
+    return sorted(standings, key=lambda s: -s.score(metric))
+
+
+def uniform(stage: Stage) -> Sequence[Standing]:
+    """Everyone stays: all candidates answer the same problems (the published code's default)."""
+    return stage.standings
+
+
+def halving(stage: Stage) -> Sequence[Standing]:
+    """The better half stays, never fewer than the beam."""
+    keep = max(stage.beam, math.ceil(len(stage.standings) / 2))
+    return _ranked(stage.standings, stage.metric)[:keep]
+
+
+def successive_rejects(stage: Stage) -> Sequence[Standing]:
+    """The worst one goes (Audibert and Bubeck, 2010), never below the beam."""
+    keep = max(stage.beam, len(stage.standings) - 1)
+    return _ranked(stage.standings, stage.metric)[:keep]
+
+
+def race(stage: Stage) -> Sequence[Standing]:
+    """Halving, but nobody goes who may still be as good as the last one of the beam.
+
+    Those below the cut stay while their paired difference from it is within one standard error (a lenient race:
+    with few problems a hard cut drops good candidates by accident); those above it go when it is beyond two.
+    """
+    ranked = _ranked(stage.standings, stage.metric)
+    if len(ranked) <= stage.beam:
+        return ranked
+    last = ranked[stage.beam - 1]
+    half = max(stage.beam, math.ceil(len(ranked) / 2))
+    kept = list(ranked[: stage.beam])
+    for place, standing in enumerate(ranked[stage.beam :], start=stage.beam):
+        behind, error = paired_difference(last, standing)
+        if behind <= (2.0 if place < half else 1.0) * error:
+            kept.append(standing)
+    return kept
+
+
+def paired_difference(a: Standing, b: Standing) -> tuple[float, float]:
+    """Mean of a's minus b's correctness on the problems that both answered, and its standard error (ddof 1)."""
+    common = [key for key in a.answers if key in b.answers]
+    if len(common) < 2:
+        return 0.0, math.inf
+    differences = [a.answers[key].correct - b.answers[key].correct for key in common]
+    mean = sum(differences) / len(differences)
+    variance = sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
+    return mean, math.sqrt(variance / len(differences))
+
+
+Strategy = Callable[[Stage], Sequence[Standing]]
+STRATEGIES: Mapping[str, Strategy] = {
+    "halving": halving,
+    "race": race,
+    "successive_rejects": successive_rejects,
+    "uniform": uniform,
+}
+
+
+async def select(
+    candidates: Sequence[Material],
+    pool: Sequence[Problem],
+    scorer: Scorer,
+    spec: SelectSpec,
+    beam: int,
+    round_: int,
+    ctx: Context,
+) -> Selection:
+    """Chooses the beam.
+
+    Args:
+        candidates: Distinct materials; earlier ones win ties.
+        pool: Train problems to score on; problems are drawn from it by seed, the same for all candidates.
+        scorer: Answers of a material's teacher (or students) to problems.
+        spec: Strategy, metric, budget of answers, least block.
+        beam: How many to keep.
+        round_: The round.
+        ctx: Seeds and events.
+    """
+    order = ctx.seeds.at("select", round_).rng().sample(pool, len(pool))
+    standings = [Standing(material) for material in candidates]
+    if spec.strategy == "ucb":
+        spent, used = await _ucb(standings, order, scorer, spec)
+    else:
+        spent, used = await _staged(standings, order, scorer, spec, beam)
+    best = _ranked([s for s in standings if s.dropped is None], spec.metric)
+    best += [s for s in _ranked(standings, spec.metric) if s.dropped is not None]
+    chosen = tuple(standing.material for standing in best[:beam])
+    rescored = await _rescored(chosen[0], order[used:], scorer, spec)
+    _report(standings, chosen, spec, (round_, spent, rescored), ctx)
+    return Selection(chosen, tuple(standings), spent, rescored)
+
+
+async def _answer(standings: Sequence[Standing], problems: Sequence[Problem], scorer: Scorer) -> None:
+    """Everyone answers the same problems, a candidate's together (its prompt's head is computed once)."""
+    scored = await together(scorer(standing.material, problems) for standing in standings)
+    for standing, answers in zip(standings, scored, strict=True):
+        for problem, answer in zip(problems, answers, strict=True):
+            if answer is not None:
+                standing.answers[problem.id] = answer
+
+
+async def _staged(
+    standings: Sequence[Standing], order: Sequence[Problem], scorer: Scorer, spec: SelectSpec, beam: int
+) -> tuple[int, int]:
+    """Runs the stages of a strategy; returns the answers spent and how many problems of `order` were used."""
+    strategy = STRATEGIES.get(spec.strategy)
+    if strategy is None:
+        close = nearest(spec.strategy, STRATEGIES)
+        raise ScenarioError(
+            f"'{spec.strategy}' is not a selection strategy" + (f"; did you mean '{close}'?" if close else ""),
+            valid=sorted([*STRATEGIES, "ucb"]),
+            remedy="Correct method.select.strategy.",
+        )
+    alive, spent, used, stage = list(standings), 0, 0, 0
+    stages = _stages(spec, len(standings), beam)
+    while alive:
+        affordable = (spec.budget - spent) // len(alive)
+        share = (spec.budget - spent) // (stages - stage) // len(alive)
+        size = spec.block if spec.strategy == "race" else max(spec.block, share)
+        size = min(size, affordable, len(order) - used)
+        if size < 1:
+            break
+        await _answer(alive, order[used : used + size], scorer)
+        used, spent, stage = used + size, spent + size * len(alive), stage + 1
+        kept = list(strategy(Stage(alive, spec.metric, beam, stage, stages)))
+        for standing in alive:
+            if standing not in kept:
+                standing.dropped = stage
+        alive = kept
+        if stage >= stages or (len(alive) <= beam and len(standings) > beam):
+            break
+    return spent, used
+
+
+def _stages(spec: SelectSpec, candidates: int, beam: int) -> int:
+    """How many stages a strategy has at most."""
+    if spec.strategy == "uniform":
+        return 1
+    if spec.strategy == "halving":
+        return max(1, math.ceil(math.log2(max(candidates, 1) / beam)))
+    if spec.strategy == "successive_rejects":
+        return max(1, candidates - beam)
+    return max(1, spec.budget // spec.block)
+
+
+async def _ucb(
+    standings: Sequence[Standing], order: Sequence[Problem], scorer: Scorer, spec: SelectSpec
+) -> tuple[int, int]:
+    """Upper confidence bound (Auer et al., 2002): blocks go to whoever may be best; the problems stay common."""
+    spent = 0
+    taken = dict.fromkeys((id(standing) for standing in standings), 0)
+    while spent + spec.block <= spec.budget:
+        open_ = [s for s in standings if taken[id(s)] + spec.block <= len(order)]
+        if not open_:
+            break
+
+        def bound(standing: Standing, total: int = spent) -> float:
+            n = taken[id(standing)]
+            return math.inf if n == 0 else standing.score(spec.metric) + math.sqrt(2 * math.log(total) / n)
+
+        best = max(open_, key=bound)
+        start = taken[id(best)]
+        await _answer([best], order[start : start + spec.block], scorer)
+        taken[id(best)] += spec.block
+        spent += spec.block
+    return spent, max(taken.values(), default=0)
+
+
+async def _rescored(
+    winner: Material, unused: Sequence[Problem], scorer: Scorer, spec: SelectSpec
+) -> tuple[int, float] | None:
+    """The winner's score on problems that it was not selected on: its selection score is too good by selection."""
+    problems = unused[: spec.rescore]
+    if not problems:
+        return None
+    standing = Standing(winner)
+    await _answer([standing], problems, scorer)
+    return (len(standing.answers), standing.score(spec.metric)) if standing.answers else None
+
+
+def _report(
+    standings: Sequence[Standing],
+    chosen: Sequence[Material],
+    spec: SelectSpec,
+    result: tuple[int, int, tuple[int, float] | None],
+    ctx: Context,
+) -> None:
+    round_, spent, rescored = result
+    data = {
+        "round": round_,
+        "strategy": spec.strategy,
+        "metric": spec.metric,
+        "candidates": [
+            {
+                "id": standing.material.id,
+                "n": len(standing.answers),
+                "correct": sum(a.correct for a in standing.answers.values()),
+                "score": standing.score(spec.metric) if standing.answers else None,
+                "dropped": standing.dropped,
+            }
+            for standing in standings
+        ],
+        "answers": spent,
+        "beam": [material.id for material in chosen],
+        "rescore": {"n": rescored[0], "score": rescored[1]} if rescored else None,
+    }
+    ctx.emit(Event(f"r{round_}/selection", "selection", data))

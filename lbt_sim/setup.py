@@ -1,0 +1,143 @@
+"""From a loaded scenario to everything that a run needs, checked before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lbt_sim.classroom import Classroom, build_classroom
+from lbt_sim.errors import ScenarioError, TemplateError
+from lbt_sim.roles.uses import COMMON, NEEDED, USES
+from lbt_sim.scenario.load import LoadedScenario, Seat, resolve_agents, resolve_classroom
+from lbt_sim.scenario.schema import ScenarioFile
+from lbt_sim.seeds import Seeds
+from lbt_sim.tasks.base import Task
+from lbt_sim.tasks.load import load_task
+
+__all__ = ["Prepared", "models_needed", "prepare"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scenario with its seats, its graph and its problems: nothing has been asked of any model yet."""
+
+    loaded: LoadedScenario
+    seats: tuple[Seat, ...]
+    classroom: Classroom
+    task: Task
+
+    @property
+    def file(self) -> ScenarioFile:
+        """The scenario's values."""
+        return self.loaded.file
+
+
+def prepare(loaded: LoadedScenario) -> Prepared:
+    """Finds agents, builds the graph, loads the problems, and checks that they go together.
+
+    Raises:
+        InputError: Anything that would stop the run later and can be seen now.
+    """
+    seats = resolve_agents(loaded)
+    _check_templates(loaded, seats)
+    plan = resolve_classroom(loaded)
+    room = [(seat.name, seat.role) for seat in seats if seat.role != "examiner"]
+    seeds = Seeds(loaded.file.seed)
+    classroom = build_classroom(plan.file, room, seed=seeds, read_file=plan.read_file)
+    task = load_task(loaded.file.task, seed=loaded.file.seed, find_data=loaded.data_file, place=loaded.place)
+    prepared = Prepared(loaded, seats, classroom, task)
+    _check_method(prepared)
+    _check_engines(prepared)
+    return prepared
+
+
+def uses_needed(file: ScenarioFile, role: str, *, rubric: bool) -> set[str]:
+    """The templates that someone with `role` needs in this scenario."""
+    uses = set(NEEDED[role])
+    lesson, method = file.lesson, file.method
+    if role == "teacher":
+        lecture = method.material == "lecture"
+        if "rewrite" in method.revise.operators or lecture:
+            uses |= {"reflect", "rewrite", "repair"}
+        if "choose" in method.revise.operators and not lecture:
+            uses |= {"choose"}
+        if method.start == "written" or lecture:
+            uses |= {"write", "repair"}
+    if role in ("teacher", "assistant") and lesson.questions:
+        uses |= {"reply"}
+    if role == "assistant" and lesson.assistants == "reword":
+        uses |= {"pass_on"}
+    if role == "student":
+        uses |= {"ask"} if lesson.questions else set()
+        uses |= {"discuss"} if lesson.discussion.turns and lesson.discussion.mode == "talk" else set()
+    if role == "examiner":
+        uses |= {"set_exam"} if method.exam.set_by == "written" else set()
+        uses |= {"judge"} if rubric else set()
+    return uses
+
+
+def _check_templates(loaded: LoadedScenario, seats: Sequence[Seat]) -> None:
+    for seat in seats:
+        needed = uses_needed(loaded.file, seat.role, rubric=loaded.file.task.grader == "rubric")
+        if seat.agent.notes.keep == "summary":
+            needed |= {"summarise"}
+        missing = sorted(needed - set(seat.templates))
+        if missing:
+            raise TemplateError(
+                f"the {seat.role} '{seat.name}' has no template for {', '.join(missing)}, which this scenario needs",
+                valid=sorted(seat.templates),
+                remedy=f"Add `{missing[0]}: …` under `prompts` in its agent's YAML, with a template file beside it.",
+            )
+        for use, template in seat.templates.items():
+            if use not in USES:
+                raise TemplateError(f"'{use}' is not a use of a template", valid=sorted(USES))
+            template.check(COMMON | USES[use])
+
+
+def _check_method(prepared: Prepared) -> None:
+    """What task and method ask of each other."""
+    loaded, file, task = prepared.loaded, prepared.file, prepared.task
+    method = file.method
+    if method.exemplars >= len(task.train):
+        raise loaded.error(
+            "method.exemplars",
+            f"{method.exemplars} exemplars cannot be taken from {len(task.train)} train problems and leave any for exams",
+            remedy="Lower method.exemplars, or raise task.train.",
+        )
+    unknown = [id_ for id_ in method.exam.ids if id_ not in {problem.id for problem in task.train}]
+    if unknown:
+        raise loaded.error(
+            "method.exam.ids",
+            f"'{unknown[0]}' is not a train problem",
+            valid=[problem.id for problem in task.train[:10]] + ["…"],
+            remedy="Correct the ids, or leave them out to have problems drawn by seed.",
+        )
+    if method.select.metric == "f1" and task.positive is None:
+        raise loaded.error("method.select.metric", "F1 needs labels", ["accuracy"], "Use accuracy.")
+    if file.lesson.material == "jigsaw" and all(len(group) < 2 for group in prepared.classroom.groups()):
+        raise loaded.error(
+            "lesson.material",
+            "a jigsaw lesson needs students who talk to each other, and this classroom has no discusses edges",
+            remedy="Use a classroom with groups (`classroom: jigsaw`), or `lesson.material: shared`.",
+        )
+
+
+def _check_engines(prepared: Prepared) -> None:
+    from lbt_sim.models.registry import check_model
+
+    for name, spec in prepared.file.models.items():
+        check_model(name, spec, prepared.loaded.place(f"models.{name}"))
+    for seat in prepared.seats:
+        engine = prepared.file.models[seat.model].engine
+        if engine == "simulated" and seat.agent.exemplars == "text":
+            raise ScenarioError(
+                f"'{seat.name}' has its worked examples written as text, which simulated learners cannot read",
+                where=prepared.loaded.place(f"models.{seat.model}.engine"),
+                remedy="Set `exemplars: turns` in the agent's YAML, or use a language model.",
+            )
+
+
+def models_needed(prepared: Prepared) -> list[str]:
+    """Names under `models` that the run will call; the examiner's only where it writes or judges."""
+    asks = prepared.file.method.exam.set_by == "written" or prepared.task.grader == "rubric"
+    return list(dict.fromkeys(seat.model for seat in prepared.seats if seat.role != "examiner" or asks))

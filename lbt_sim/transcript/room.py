@@ -1,0 +1,223 @@
+"""The room as the live view knows it: a small state that events update and the view samples.
+
+Taking an event is a few assignments; nothing is drawn, waited for or kept beyond the current round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lbt_sim.events import Event
+from lbt_sim.models.recorded import Meter
+
+__all__ = ["Pace", "Room", "Said"]
+
+_STAGES = {
+    "utterance": ("lesson", 0.02),
+    "exam": ("exam", 0.05),
+    "grades": ("exam", 0.05),
+    "feedback": ("feedback", 0.40),
+    "candidate": ("revision", 0.50),
+    "selection": ("report", 0.90),
+    "report": ("reported", 1.0),
+}
+"""Kind of event -> the stage it belongs to, and the share of a round that is then behind us: a rough guess."""
+
+_EXAM_SHARE = 0.35
+_START_WEIGHT = 0.15
+"""Round 0 only reports, so it is a small part of the whole."""
+
+_WINDOW = 10.0
+_EDGES_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Something that was said in the room."""
+
+    speaker: str
+    hearers: tuple[str, ...]
+    text: str
+    kind: str = ""
+
+
+@dataclass(slots=True)
+class Room:
+    """What has happened, as far as the view shows it."""
+
+    clock: Callable[[], float] = time.monotonic
+    title: str = ""
+    seed: int | None = None
+    method: str = ""
+    rounds: int = 0
+    roles: Mapping[str, str] = field(default_factory=dict)
+    edges: tuple[tuple[str, str, str], ...] = ()
+    """Who speaks to whom, and how; left out where there are too many to be drawn."""
+    edge_counts: Counter[str] = field(default_factory=Counter)
+    baselines: Mapping[str, Any] = field(default_factory=dict)
+    round: int = 0
+    stage: str = "getting ready"
+    share: float = 0.0
+    """How much of the current round is behind us, roughly."""
+    items: int = 0
+    beam: tuple[str, ...] = ()
+    """The materials that are taught this round, best first."""
+    grades: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(material, student) -> a letter for each item."""
+    candidates: Counter[str] = field(default_factory=Counter)
+    reports: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    said: deque[Said] = field(default_factory=lambda: deque(maxlen=64))
+    notices: deque[str] = field(default_factory=lambda: deque(maxlen=8))
+    status: str = ""
+    not_understood: int = 0
+    round_began: float = 0.0
+    round_seconds: dict[int, float] = field(default_factory=dict)
+    """Round -> how long it took, where it was worked and not only read from the ledger."""
+    _made_at_start: int = 0
+
+    @property
+    def students(self) -> list[str]:
+        """The names of the students, in seat order."""
+        return [name for name, role in self.roles.items() if role == "student"]
+
+    def take(self, event: Event, meter: Meter) -> None:
+        """Takes an event. Never raises: what is not understood is counted and shown."""
+        try:
+            self._take(event, meter)
+        except Exception:
+            self.not_understood += 1
+
+    def _take(self, event: Event, meter: Meter) -> None:
+        data = event.data
+        number = data.get("round")
+        if isinstance(number, int) and event.kind != "notice":
+            self._at_round(number, meter)
+        if event.kind in _STAGES:
+            stage, share = _STAGES[event.kind]
+            if share >= self.share:
+                self.stage, self.share = stage, share
+        match event.kind:
+            case "run":
+                self._begin(data)
+            case "material":
+                if not data.get("parents") and data["id"] not in self.beam and not self.reports:
+                    self.beam += (data["id"],)
+            case "utterance":
+                self.said.append(Said(data["speaker"], tuple(data["hearers"]), data["text"], data.get("kind", "")))
+            case "exam":
+                self.items = len(data["items"])
+            case "grades":
+                self.grades[data["material"], data["student"]] = data["outcomes"]
+            case "candidate":
+                self.candidates[data["status"]] += 1
+            case "selection":
+                self.beam = tuple(data["beam"])
+            case "report":
+                self._report(data, meter)
+            case "notice":
+                self.notices.append(data["text"])
+            case "done":
+                self.status = data["status"]
+            case _:
+                pass
+
+    def _begin(self, data: Mapping[str, Any]) -> None:
+        self.title, self.seed, self.method = data.get("title", ""), data.get("seed"), data.get("method", "")
+        self.rounds = int(data.get("rounds") or 0)
+        self.roles = {seat["name"]: seat["role"] for seat in data.get("seats", [])}
+        edges = data.get("edges", [])
+        self.edge_counts = Counter(edge[2] for edge in edges)
+        self.edges = tuple((edge[0], edge[1], edge[2]) for edge in edges) if len(edges) <= _EDGES_KEPT else ()
+        self.baselines = data.get("baselines") or {}
+        self.notices.extend(data.get("notices", []))
+        self.round_began = self.clock()
+
+    def _at_round(self, number: int, meter: Meter) -> None:
+        if number <= self.round:
+            return
+        self.round, self.stage, self.share = number, "lesson", 0.0
+        self.grades, self.candidates = {}, Counter()  # New ones, since the view may be reading the old.
+        self.round_began, self._made_at_start = self.clock(), meter.made
+
+    def _report(self, data: Mapping[str, Any], meter: Meter) -> None:
+        self.reports = {**self.reports, int(data["round"]): data}
+        if meter.made > self._made_at_start:
+            self.round_seconds[self.round] = self.clock() - self.round_began
+
+    # --- sampled by the view --------------------------------------------------------------------------------
+
+    def answered(self, meter: Meter, material: str, student: str) -> int:
+        """How many exam answers of this round are in."""
+        return meter.answered.get((self.round, f"exam/{material}", student), 0)
+
+    def focus(self, meter: Meter) -> str | None:
+        """The material whose exam is shown: the first of the beam that is not yet all graded, else the best."""
+        taught = self.beam or tuple({material: None for material, _ in list(self.grades)})
+        students = self.students
+        for material in taught:
+            graded = sum((material, student) in self.grades for student in students)
+            if graded < len(students) and (graded or any(self.answered(meter, material, name) for name in students)):
+                return material
+        shown = [material for material in taught if any(key[0] == material for key in list(self.grades))]
+        return shown[0] if shown else (taught[0] if taught else None)
+
+    def outcomes(self, meter: Meter, material: str, student: str) -> str:
+        """A letter for each item of this student's exam: graded, answered (`a`), or not yet (`.`)."""
+        graded = self.grades.get((material, student))
+        if graded is not None:
+            return graded
+        done = min(self.answered(meter, material, student), self.items)
+        return "a" * done + "." * (self.items - done)
+
+    def fraction(self, meter: Meter) -> float:
+        """How much of the run is behind us, roughly."""
+        if self.status:
+            return 1.0
+        if not self.rounds and self.round == 0:
+            return 1.0 if self.reports else 0.0
+        whole = _START_WEIGHT + self.rounds
+        if self.round == 0:
+            return _START_WEIGHT * self.share / whole
+        return min((_START_WEIGHT + self.round - 1 + self._share(meter)) / whole, 1.0)
+
+    def _share(self, meter: Meter) -> float:
+        if self.stage != "exam" or not self.items or not self.beam:
+            return self.share
+        students = self.students
+        answers = sum(self.answered(meter, material, student) for material in self.beam for student in students)
+        part = answers / max(self.items * len(self.beam) * len(students), 1)
+        return self.share + _EXAM_SHARE * min(part, 1.0)
+
+    def seconds_left(self, now: float) -> float | None:
+        """From how long earlier rounds took, round 0 aside; None before there is one."""
+        took = [seconds for number, seconds in list(self.round_seconds.items()) if number > 0]
+        if not took or self.status:
+            return None
+        mean = sum(took) / len(took)
+        rest = max(mean - (now - self.round_began), 0.0) if self.stage != "reported" else 0.0
+        return rest + mean * (self.rounds - self.round)
+
+
+@dataclass(slots=True)
+class Pace:
+    """Calls and tokens per second over the last ten seconds of samples."""
+
+    _samples: deque[tuple[float, int, int]] = field(default_factory=deque)
+
+    def sample(self, now: float, meter: Meter) -> None:
+        """Notes where the meter stands."""
+        self._samples.append((now, meter.made, meter.prompt_tokens + meter.completion_tokens))
+        while len(self._samples) > 2 and now - self._samples[0][0] > _WINDOW:
+            self._samples.popleft()
+
+    def per_second(self) -> tuple[float, float]:
+        """(calls, tokens) per second."""
+        if len(self._samples) < 2:
+            return 0.0, 0.0
+        (then, calls, tokens), (now, calls_now, tokens_now) = self._samples[0], self._samples[-1]
+        passed = max(now - then, 1e-6)
+        return (calls_now - calls) / passed, (tokens_now - tokens) / passed

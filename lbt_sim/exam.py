@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from lbt_sim.concurrency import cancelled
 from lbt_sim.events import Event
 from lbt_sim.grading.base import OUTCOMES, Grade
-from lbt_sim.models.base import CallPath, Head
+from lbt_sim.models.base import CallPath, Head, Reply
 from lbt_sim.parsing import parse_exemplars
 from lbt_sim.roles.agent import ClassroomAgent
 from lbt_sim.roles.room import Context, Room
@@ -33,11 +34,16 @@ class Exam:
 
 @dataclass(frozen=True, slots=True)
 class Sitting:
-    """One agent's graded exam: `grades[i]` is for `problems[i]`."""
+    """One agent's graded exam: `grades[i]` is for `problems[i]`.
+
+    `certainty[i]` is the probability that the agent gave the right label among the labels, where the engine gives
+    log-probabilities; None elsewhere.
+    """
 
     who: str
     problems: tuple[Problem, ...]
     grades: tuple[Grade, ...]
+    certainty: tuple[float | None, ...] = ()
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -173,7 +179,19 @@ async def sit(room: Room, agent: ClassroomAgent, head: Head, path: CallPath, pro
         step=path.step.replace("exam/", "judge/") if path.step.startswith("exam/") else f"judge/{path.step}"
     )
     grades = await room.grade(judged, answers)
-    return Sitting(agent.name, tuple(problems), tuple(grades))
+    certainty = tuple(
+        _certainty(reply, problem, room.choices) for problem, reply in zip(problems, replies, strict=True)
+    )
+    return Sitting(agent.name, tuple(problems), tuple(grades), certainty)
+
+
+def _certainty(reply: Reply, problem: Problem, choices: Sequence[str]) -> float | None:
+    """The right label's share of the probability that the labels have together."""
+    if reply.choice_logprobs is None:
+        return None
+    shares = {c: math.exp(p) for c, p in zip(choices, reply.choice_logprobs, strict=True) if p is not None}
+    total = sum(shares.values())
+    return shares.get(problem.answer, 0.0) / total if total else None
 
 
 def _as_data(round_: int, material: Material, sitting: Sitting) -> Mapping[str, Any]:

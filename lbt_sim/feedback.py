@@ -13,7 +13,7 @@ from lbt_sim.roles.room import Context, Room
 from lbt_sim.roles.values import Material
 from lbt_sim.tasks.base import Problem
 
-__all__ = ["Failure", "Feedback", "give_feedback"]
+__all__ = ["Failure", "Feedback", "failures_as_values", "give_feedback", "report_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +48,7 @@ class Feedback:
 def give_feedback(room: Room, exam: Exam, material: Material, sittings: Sequence[Sitting], ctx: Context) -> Feedback:
     """The examiner's report on an exam."""
     failures = _failures(exam, sittings)
-    confusions = Counter(
-        (failure.problem.answer, answer) for failure in failures for _, answer in failure.given if answer is not None
-    )
-    report = room.examiner.report(
-        {
-            "problems": len(exam.problems),
-            "students": [
-                {"name": s.who, "correct": s.outcomes["correct"], "answered": s.n, "unreadable": s.outcomes["invalid"]}
-                for s in sittings
-            ],
-            "failures": [failure.as_values() for failure in failures],
-            "confusions": [
-                {"right": right, "said": said, "times": times} for (right, said), times in confusions.most_common(6)
-            ],
-            "families": [
-                {"family": family, "times": times}
-                for family, times in Counter(f.problem.family for f in failures if f.problem.family).most_common(6)
-            ],
-        }
-    )
+    report = report_text(room, exam, sittings, failures)
     data = {
         "round": exam.round,
         "material": material.id,
@@ -76,6 +57,32 @@ def give_feedback(room: Room, exam: Exam, material: Material, sittings: Sequence
     }
     ctx.emit(Event(f"r{exam.round}/{material.id}/feedback", "feedback", data))
     return Feedback(material, failures, report)
+
+
+def report_text(room: Room, exam: Exam, sittings: Sequence[Sitting], failures: Sequence[Failure]) -> str:
+    """The examiner's report as its template writes it: who got how many, which mistakes, which kinds of problems."""
+    given = [(failure.problem.answer, answer) for failure in failures for _, answer in failure.given]
+    confusions = Counter((right, said) for right, said in given if said is not None)
+    families = Counter(failure.problem.family for failure in failures if failure.problem.family)
+    return room.examiner.report(
+        {
+            "problems": len(exam.problems),
+            "students": [
+                {"name": s.who, "correct": s.outcomes["correct"], "answered": s.n, "unreadable": s.outcomes["invalid"]}
+                for s in sittings
+            ],
+            "failures": failures_as_values(failures),
+            "confusions": [
+                {"right": right, "said": said, "times": times} for (right, said), times in confusions.most_common(6)
+            ],
+            "families": [{"family": family, "times": times} for family, times in families.most_common(6)],
+        }
+    )
+
+
+def failures_as_values(failures: Sequence[Failure]) -> list[dict[str, Any]]:
+    """Failures as templates see them: [{question, answer, given: [{student, answer}]}]."""
+    return [failure.as_values() for failure in failures]
 
 
 def _failures(exam: Exam, sittings: Sequence[Sitting]) -> tuple[Failure, ...]:

@@ -19,7 +19,7 @@ from lbt_sim.roles.values import Material, Notes, Utterance
 from lbt_sim.scenario.schema import LessonSpec
 from lbt_sim.tasks.base import Exemplar
 
-__all__ = ["teach"]
+__all__ = ["presented", "teach"]
 
 
 async def teach(
@@ -46,6 +46,11 @@ async def teach(
             yield await done
     finally:
         await cancelled(tasks)
+
+
+async def presented(room: Room, material: Material, spec: LessonSpec, ctx: Context) -> dict[str, Notes]:
+    """What everyone has heard when the material has been presented and nobody has asked or talked yet."""
+    return await _Lesson(room, material, spec, 0, ctx).present()
 
 
 class _Lesson:

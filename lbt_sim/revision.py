@@ -20,6 +20,7 @@ from lbt_sim.roles.room import Context, Room
 from lbt_sim.roles.teacher import Teacher
 from lbt_sim.roles.values import Material
 from lbt_sim.scenario.schema import M3Spec
+from lbt_sim.seeds import Seeds
 from lbt_sim.tasks.base import Exemplar, Problem
 
 __all__ = ["Candidate", "distinct", "first_beam", "revise"]
@@ -170,11 +171,14 @@ async def _read(
     """The material in a reply. What is malformed is repaired once; what then is, is `invalid`."""
     operator = parent.operator if parent.operator == "written" else "rewrite"
     parents = () if operator == "written" else (parent.id,)
+    why = ""
     for attempt in range(2):
         if reply.finish == "failed":
             return "failed", reply.error or "the call gave up"
         read = _parsed(room, parent, reply, count)
-        if not isinstance(read, str):
+        if isinstance(read, str):
+            why = read
+        else:
             exemplars, lecture = read
             leak = room.guard.leaks(lecture) if lecture is not None else _leak(room, exemplars)
             if leak:
@@ -182,8 +186,8 @@ async def _read(
             return Material(exemplars, lecture, parents, operator, teacher.name)
         if attempt == 0:
             repair = path._replace(step=path.step.replace("rewrite", "repair").replace("write", "repair"))
-            reply = await _one(teacher, teacher.repair(repair, parent, reply.text, read))
-    return "invalid", read
+            reply = await _one(teacher, teacher.repair(repair, parent, reply.text, why))
+    return "invalid", why
 
 
 def _parsed(
@@ -233,7 +237,7 @@ async def _choose(room: Room, feedback: Feedback, spec: M3Spec, round_: int, num
     return Candidate("choose", teacher.name, parent.id, number, material)
 
 
-def _menu(room: Room, feedback: Feedback, exemplars: Sequence[Exemplar], spec: M3Spec, seeds: Any) -> list[Problem]:
+def _menu(room: Room, feedback: Feedback, exemplars: Sequence[Exemplar], spec: M3Spec, seeds: Seeds) -> list[Problem]:
     """What may be put in: the failures first, filled up from train; without feedback all from train.
 
     Exam problems written by the examiner are offered too: their answers were checked.

@@ -8,8 +8,9 @@ so far to the candidates that stay; `STRATEGIES` names them.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from lbt_sim.concurrency import together
 from lbt_sim.errors import ScenarioError, nearest
@@ -24,17 +25,20 @@ __all__ = ["STRATEGIES", "Scored", "Scorer", "Selection", "Standing", "select"]
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One candidate's answer to one problem: right or not, and, for F1, what was said and what was right.
+    """One candidate's answer to one problem: right or not, how probable the right answer was, and, for F1, what was
+    said and what was right.
 
     None stands for an answer that did not come back: it is left out, never counted as wrong.
     """
 
     correct: bool
+    probability: float
+    """Of the right label; 1 or 0 for right or wrong where the engine gives no log-probabilities."""
     said_positive: bool = False
     is_positive: bool = False
 
 
-Scorer = Callable[[Material, Sequence[Problem]], Awaitable[Sequence[Scored | None]]]
+Scorer = Callable[[Material, Sequence[Problem]], Coroutine[Any, Any, Sequence[Scored | None]]]
 
 
 @dataclass
@@ -46,12 +50,14 @@ class Standing:
     dropped: int | None = None
 
     def score(self, metric: str) -> float:
-        """Accuracy or F1 over the answers so far; -1 before there are any."""
+        """Accuracy, mean probability of the right label, or F1 over the answers so far; -1 before there are any."""
         answers = list(self.answers.values())
         if not answers:
             return -1.0
         if metric == "accuracy":
             return sum(a.correct for a in answers) / len(answers)
+        if metric == "probability":
+            return sum(a.probability for a in answers) / len(answers)
         hits = sum(a.said_positive and a.is_positive for a in answers)
         wrong = sum(a.said_positive != a.is_positive for a in answers)
         return 2 * hits / (2 * hits + wrong) if hits + wrong else 0.0
@@ -113,18 +119,25 @@ def race(stage: Stage) -> Sequence[Standing]:
     half = max(stage.beam, math.ceil(len(ranked) / 2))
     kept = list(ranked[: stage.beam])
     for place, standing in enumerate(ranked[stage.beam :], start=stage.beam):
-        behind, error = paired_difference(last, standing)
+        behind, error = paired_difference(last, standing, stage.metric)
         if behind <= (2.0 if place < half else 1.0) * error:
             kept.append(standing)
     return kept
 
 
-def paired_difference(a: Standing, b: Standing) -> tuple[float, float]:
-    """Mean of a's minus b's correctness on the problems that both answered, and its standard error (ddof 1)."""
+def paired_difference(a: Standing, b: Standing, metric: str = "accuracy") -> tuple[float, float]:
+    """Mean of a's minus b's score on the problems that both answered, and its standard error (ddof 1).
+
+    F1 is no mean over problems; correctness stands for it.
+    """
+
+    def worth(answer: Scored) -> float:
+        return answer.probability if metric == "probability" else float(answer.correct)
+
     common = [key for key in a.answers if key in b.answers]
     if len(common) < 2:
         return 0.0, math.inf
-    differences = [a.answers[key].correct - b.answers[key].correct for key in common]
+    differences = [worth(a.answers[key]) - worth(b.answers[key]) for key in common]
     mean = sum(differences) / len(differences)
     variance = sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
     return mean, math.sqrt(variance / len(differences))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lbt_sim.classroom import Classroom, build_classroom
 from lbt_sim.errors import ScenarioError, TemplateError
 from lbt_sim.roles.uses import COMMON, NEEDED, USES
 from lbt_sim.scenario.load import LoadedScenario, Seat, resolve_agents, resolve_classroom
+from lbt_sim.scenario.loaded import read_classroom
 from lbt_sim.scenario.schema import ScenarioFile
 from lbt_sim.seeds import Seeds
 from lbt_sim.tasks.base import Task
 from lbt_sim.tasks.load import load_task
 
-__all__ = ["Prepared", "models_needed", "prepare"]
+__all__ = ["Prepared", "models_needed", "prepare", "seat_classroom", "uses_needed"]
 
 
 @dataclass(frozen=True)
@@ -141,3 +143,34 @@ def models_needed(prepared: Prepared) -> list[str]:
     """Names under `models` that the run will call; the examiner's only where it writes or judges."""
     asks = prepared.file.method.exam.set_by == "written" or prepared.task.grader == "rubric"
     return list(dict.fromkeys(seat.model for seat in prepared.seats if seat.role != "examiner" or asks))
+
+
+def seat_classroom(name: str, students: int, seed: int) -> Classroom:
+    """A classroom by its name, or a scenario's, to be looked at.
+
+    Args:
+        name: A classroom or, where there is none of that name, a scenario: that one's own cast is seated.
+        students: How many students to seat in a classroom that takes any number.
+        seed: For random topologies.
+    """
+    from lbt_sim.library import FolderLayer, Library, built_in
+    from lbt_sim.scenario.load import load_scenario
+
+    here = Path.cwd()
+    library = Library([FolderLayer(here, "here"), built_in()])
+    if name.endswith((".yaml", ".yml")) or name not in library.names("classrooms"):
+        if name not in library.names("scenarios") and not name.endswith((".yaml", ".yml")):
+            library.find("classrooms", name)  # raises, and says which there are
+        return prepare(load_scenario(name)).classroom
+    plan = read_classroom(library, library.find("classrooms", name))
+    declared = {"teacher": 1, "student": students} | plan.file.seats
+    if plan.file.file is None:
+        counts = {role: (students if role == "student" else 2) if n == "*" else int(n) for role, n in declared.items()}
+    else:
+        counts = {role: int(n) for role, n in declared.items() if n != "*"}
+    cast = [
+        (f"{role}_{number + 1}" if count > 1 else role, role)
+        for role, count in counts.items()
+        for number in range(count)
+    ]
+    return build_classroom(plan.file, cast, seed=Seeds(seed), read_file=plan.read_file)

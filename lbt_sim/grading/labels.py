@@ -31,8 +31,8 @@ class LabelGrader:
     this order, each a whole word whatever its case, the longest label first ('true' does not hide in 'mostly true'):
 
     1. the label right after the last 'Answer:' or 'the answer is';
-    2. a label alone on the last line, or at the very beginning and followed by a stop ('No. There is …');
-       where the two differ, the reply is invalid;
+    2. a label alone on the first or the last line, or at the very beginning and followed by a stop ('No. There
+       is …'); where beginning and end differ, the reply is invalid;
     3. the only label that is named at all. 'not positive' names nothing, and two labels are invalid.
     """
 
@@ -66,8 +66,8 @@ class LabelGrader:
     def _likeliest(self, logprobs: tuple[float | None, ...] | None) -> str | None:
         best, likeliest = -math.inf, None
         for label, logprob in zip(self.choices, logprobs or (), strict=False):
-            # NaN compares false and so is never the best.
-            if logprob is not None and (logprob > best or (likeliest is None and logprob == best)):
+            # NaN compares false, and minus infinity is nobody's answer: neither is ever the best.
+            if logprob is not None and logprob > best:
                 best, likeliest = logprob, label
         return likeliest
 
@@ -78,10 +78,12 @@ class LabelGrader:
             if (label := self._leading(rest)) is not None:
                 return label
         lines = clean.splitlines()
-        last = self._alone(lines[-1]) if lines else None
-        first = self._leading(clean, stopped=True)
-        if last is not None or first is not None:
-            return last if first is None or first == last else first if last is None else None
+        if lines:
+            first, last = self._alone(lines[0]) or self._leading(clean, stopped=True), self._alone(lines[-1])
+            if first and last and first != last:
+                return None
+            if first or last:
+                return first or last
         named = {
             self._name(match) for match in self._label.finditer(clean) if not _NEGATED.search(clean[: match.start()])
         }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -29,9 +31,9 @@ STARTING = 120.0
 class MathGrader:
     """Right is what is mathematically the same: 1/2 and 0.5, x+1 and 1+x.
 
-    Answers are read and compared in one worker process, started when first needed. An answer on which it takes longer
-    than `seconds`, needs too much memory, or crashes is `invalid` (read from 'timeout', 'memory', 'crash'), and the
-    next answer gets a new worker: `9**9**9**9` costs `seconds`, not the run.
+    Answers are read and compared in a worker process, started when first needed. An answer on which it takes longer
+    than `seconds`, needs too much memory, or crashes is `invalid` (read from 'timeout', 'memory', 'crash'):
+    `9**9**9**9` costs `seconds`, not the run.
 
     Args:
         seconds: Time for one answer.
@@ -94,13 +96,14 @@ class MathGrader:
                 raise
             if reply is not None:
                 return reply
-            status = await self._end()
-            return {"outcome": "timeout" if status in _KILLED_BY_TIME else "crash"}
+            crashed = worker.stdout is not None and worker.stdout.at_eof()
+            await self._end()
+            return {"outcome": "crash" if crashed else "timeout"}
 
     async def _exchange(self, worker: asyncio.subprocess.Process, request: dict[str, str]) -> dict[str, Any] | None:
         """The worker's reply, None where it has ended or does not answer."""
         line = b""
-        # The worker ends itself in time; a second more, and we do it.
+        # The worker keeps the time limit itself; a second more, and we end it.
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(self._seconds + 1.0):
                 assert worker.stdin is not None  # noqa: S101  (for the type checker: both are pipes)
@@ -140,23 +143,18 @@ class MathGrader:
             raise RunError(what, remedy=remedy)
         return worker
 
-    async def _end(self) -> int | None:
-        """Kill the worker and wait for its end; returns how it ended."""
+    async def _end(self) -> None:
+        """End the worker and wait until it has ended."""
         worker, self._worker = self._worker, None
         if worker is None:
-            return None
-        with contextlib.suppress(ProcessLookupError):
-            if worker.returncode is None:
-                # It may be about to end by itself: how it ended tells a time-out from a crash.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.2):
-                        await worker.wait()
-            if worker.returncode is None:
-                worker.kill()
+            return
         if worker.stdin is not None:
             worker.stdin.close()
-        return await worker.wait()
-
-
-_KILLED_BY_TIME = (-9, -14)
-"""SIGKILL, by us after waiting in vain, and SIGALRM, by the worker's own timer."""
+        # An idle worker ends when its input does. Else kill its session: it, and the process that computes for it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await worker.wait()
+                return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        await worker.wait()

@@ -53,8 +53,10 @@ def read_number(text: str, cut: bool = False) -> str | None:
             return _written(found)
     if marks or cut:
         return None
-    values = [value for match in _NUMBER.finditer(plain) if (value := _value(match)) is not None]
-    return _written(values[-1]) if values else None
+    for match in reversed(list(_NUMBER.finditer(plain))):
+        if (value := _value(match)) is not None:
+            return _written(value)
+    return None
 
 
 def number(text: str) -> Decimal | None:

@@ -2,6 +2,9 @@
 
 Run by path, not as a module, so that it needs nothing of this package and nothing in the working directory can
 stand in for a library. Speaks JSON lines: {"gold": …, "answer": …} in, {"outcome": …, "read": …} out.
+
+Importing the libraries takes seconds, so this process imports them once and forks the one that computes: when that
+one dies of an answer, the next is there within milliseconds.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import logging
 import os
 import signal
 import sys
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any
 
 __all__ = ["main"]
 
@@ -23,19 +28,75 @@ def main(seconds: float, memory: int) -> None:
     """Answer requests until standard input ends.
 
     Args:
-        seconds: Time for one request. Then the kernel ends the process: a handler in Python would not run while C
-            code computes, and an orphan must not go on burning a core.
+        seconds: Time for one request; then the computing process is ended.
         memory: Bytes of address space; beyond it a request fails with 'memory'.
     """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not look like a reply
     logging.disable(logging.CRITICAL)
     _limit_memory(memory)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    import math_verify  # noqa: F401  (before the first request is timed)
+    import math_verify  # noqa: F401  (before the fork, and before the first request is timed)
 
     print(json.dumps({"outcome": "ready"}), file=replies, flush=True)
+    child: _Child | None = None
     for line in sys.stdin:
+        child = child or _fork(seconds, replies)
+        reply = child.ask(line)
+        if not reply.endswith("\n"):
+            reply, child = json.dumps({"outcome": child.end()}) + "\n", None
+        print(reply, end="", file=replies, flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """The process that computes, and our ends of its pipes."""
+
+    pid: int
+    requests: IO[str]
+    replies: IO[str]
+
+    def ask(self, line: str) -> str:
+        """The reply to a request, '' or a part of one where the child has died of it."""
+        try:
+            self.requests.write(line)
+            self.requests.flush()
+        except BrokenPipeError:
+            return ""
+        return self.replies.readline()
+
+    def end(self) -> str:
+        """What the child died of."""
+        self.replies.close()
+        with suppress(BrokenPipeError):
+            self.requests.close()
+        _, status = os.waitpid(self.pid, 0)
+        killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        return "timeout" if killed_by == signal.SIGALRM else "crash"
+
+
+def _fork(seconds: float, replies: IO[str]) -> _Child:
+    there, requests = os.pipe()
+    answers, back = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        # What the parent holds open must not stay open in an orphan: its readers would wait for it.
+        for fd in (requests, answers, replies.fileno()):
+            os.close(fd)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        try:
+            _compute(os.fdopen(there), os.fdopen(back, "w"), seconds)
+        finally:
+            os._exit(0)
+    os.close(there)
+    os.close(back)
+    return _Child(pid, os.fdopen(requests, "w"), os.fdopen(answers))
+
+
+def _compute(requests: IO[str], replies: IO[str], seconds: float) -> None:
+    # The alarm ends the process in the kernel: a handler in Python would not run while C code computes, and an
+    # orphan must not go on burning a core.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for line in requests:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, seconds)
         try:

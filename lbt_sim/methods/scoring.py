@@ -46,6 +46,10 @@ def _scored(sittings: Sequence[Sitting], index: int, task: Task) -> Scored | Non
     if not grades:
         return None
     is_positive = problem.answer == task.positive
+    sure = [s.certainty[index] for s in sittings if s.grades[index].outcome != "failed"]
+    probability = sum(
+        float(g.outcome == "correct") if p is None else p for g, p in zip(grades, sure, strict=True)
+    ) / len(grades)
     correct = 2 * sum(g.outcome == "correct" for g in grades) > len(grades)
     said = [g.answer == task.positive if g.answer is not None else not is_positive for g in grades]
-    return Scored(correct, 2 * sum(said) > len(said), is_positive)
+    return Scored(correct, probability, 2 * sum(said) > len(said), is_positive)

@@ -13,12 +13,30 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from lbt_sim.errors import BudgetExhausted, CallsFailed, Interrupted, LedgerMismatch, Place, ReplayMiss
 from lbt_sim.ledger import Ledger, PathTuple, StoredCall
 from lbt_sim.models.base import CallPath, ChatModel, ChatRequest, Finish, ModelInfo, Reply
 
-__all__ = ["Caller", "Limits", "Meter"]
+__all__ = ["Asks", "Caller", "Limits", "Meter"]
+
+
+class Asks(Protocol):
+    """What an agent needs of whoever takes its calls to a model."""
+
+    def reads_facts(self, model: str) -> bool:
+        """Whether `model` is a rule-based engine."""
+        ...
+
+    async def ask(self, model: str, request: ChatRequest) -> Reply:
+        """One call."""
+        ...
+
+    async def ask_many(self, model: str, requests: Sequence[ChatRequest]) -> list[Reply]:
+        """Several calls; replies in their order."""
+        ...
+
 
 
 @dataclass(frozen=True, slots=True)

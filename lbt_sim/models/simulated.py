@@ -63,20 +63,21 @@ class _Mind:
     bias: str | None
     talk: str
     examples: tuple[_Example, ...]
-    weights: Mapping[str, float]
+    weights: Mapping[str, int]
+    """Whole numbers: sums do not depend on the order of a set."""
 
     def knows(self, word: str) -> bool:
         """Whether the word is in this learner's vocabulary: fixed for the learner, drawn by its name."""
         return self.blind == 0 or _draw(self.name, word) >= self.blind
 
-    def likeness(self, words: Iterable[str], example: _Example) -> float:
+    def likeness(self, words: Iterable[str], example: _Example) -> int:
         """How like a question is to a heard one: shared words that it knows, rare ones counting more."""
-        return sum(self.weights.get(word, 0.0) for word in example.words.intersection(words) if self.knows(word))
+        return sum(self.weights.get(word, 0) for word in example.words.intersection(words) if self.knows(word))
 
     def nearest(self, question: str) -> _Example | None:
         """The most similar example heard; None when it shares no known word with any."""
         words = _words(question)
-        best, best_likeness = None, 0.0
+        best, best_likeness = None, 0
         for example in self.examples:
             likeness = self.likeness(words, example)
             if likeness > best_likeness:
@@ -177,7 +178,7 @@ def _read_mind(head: Head, learner: Mapping[str, Any]) -> _Mind:
         if (asked.role, answered.role) == ("user", "assistant"):
             examples.append(_Example(_words(asked.content), asked.content, answered.content))
     frequency = Counter(word for example in examples for word in example.words)
-    weights = {word: math.log((1 + len(examples)) / count) for word, count in frequency.items()}
+    weights = {word: round(1000 * math.log((1 + len(examples)) / count)) for word, count in frequency.items()}
     return _Mind(
         name=learner.get("name", ""),
         labels=tuple(learner.get("labels", ())),

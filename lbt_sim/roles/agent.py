@@ -19,7 +19,7 @@ from autogen_core import CancellationToken
 
 from lbt_sim.errors import Place, TemplateError
 from lbt_sim.models.base import CallPath, ChatRequest, Head, Purpose, Reply, Sampling, Turn
-from lbt_sim.models.recorded import Caller
+from lbt_sim.models.recorded import Asks
 from lbt_sim.roles.values import Material, Notes, Utterance, exemplar_values
 from lbt_sim.scenario.load import Seat
 from lbt_sim.scenario.schema import SamplingSpec
@@ -52,7 +52,7 @@ class ClassroomAgent(BaseChatAgent):
         seeds: The run's seeds.
     """
 
-    def __init__(self, seat: Seat, task: Task, caller: Caller, seeds: Seeds) -> None:
+    def __init__(self, seat: Seat, task: Task, caller: Asks, seeds: Seeds) -> None:
         super().__init__(seat.name, seat.agent.description or f"{seat.role} in a classroom")
         self.seat = seat
         self.task = task

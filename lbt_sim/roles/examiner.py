@@ -40,13 +40,14 @@ class Examiner(ClassroomAgent):
         for index, (student, problem, reply) in enumerate(answers):
             if reply.finish != "failed" and reply.text.strip():
                 asked.append(index)
-                requests.append(self._judgement(path, head, student, problem, reply.text))
+                requests.append(self.judgement(path, head, student, problem, reply.text))
         grades = [_unjudged(reply) for _, _, reply in answers]
         for index, verdict in zip(asked, await self.write_many(requests), strict=True):
             grades[index] = _verdict(verdict, answers[index][2])
         return grades
 
-    def _judgement(self, path: CallPath, head: Head, student: str, problem: Problem, text: str) -> ChatRequest:
+    def judgement(self, path: CallPath, head: Head, student: str, problem: Problem, text: str) -> ChatRequest:
+        """The request that judges one answer."""
         values = {
             "question": problem.question,
             "reference": problem.answer,

@@ -9,7 +9,7 @@ from lbt_sim.classroom import Classroom
 from lbt_sim.events import EventSink
 from lbt_sim.grading.base import Grade, Grader
 from lbt_sim.models.base import CallPath, Reply
-from lbt_sim.models.recorded import Caller
+from lbt_sim.models.recorded import Asks
 from lbt_sim.roles.examiner import Examiner
 from lbt_sim.roles.student import Assistant, Student
 from lbt_sim.roles.teacher import Teacher
@@ -27,7 +27,7 @@ class Context:
 
     seeds: Seeds
     emit: EventSink
-    caller: Caller
+    caller: Asks
 
 
 @dataclass(frozen=True)

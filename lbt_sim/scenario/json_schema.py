@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
@@ -10,7 +12,7 @@ from pydantic import BaseModel
 from lbt_sim.errors import Place, ScenarioError, nearest
 from lbt_sim.scenario.schema import AgentFile, ClassroomFile, PersonaFile, ScenarioFile
 
-__all__ = ["SCHEMA_KINDS", "SchemaKind", "schema"]
+__all__ = ["SCHEMA_KINDS", "SchemaKind", "schema", "write_schemas"]
 
 SchemaKind = Literal["scenario", "classroom", "agent", "persona"]
 SCHEMA_KINDS: tuple[SchemaKind, ...] = get_args(SchemaKind)
@@ -122,3 +124,14 @@ def _tidy(value: Any) -> None:
     elif isinstance(value, list):
         for inner in value:
             _tidy(inner)
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Writes `<kind>.schema.json` for every kind of file; the YAML's first line then names it for the editor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for kind in SCHEMA_KINDS:
+        file = folder / f"{kind}.schema.json"
+        file.write_text(json.dumps(schema(kind), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        files.append(file)
+    return files

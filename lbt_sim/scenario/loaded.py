@@ -13,7 +13,7 @@ from lbt_sim.scenario.schema import ClassroomFile, ScenarioFile
 from lbt_sim.scenario.validation import validate_model
 from lbt_sim.scenario.yaml import Document, KeyPath, parse_path, read_yaml
 
-__all__ = ["LoadedScenario", "Room", "resolve_classroom"]
+__all__ = ["LoadedScenario", "Room", "read_classroom", "resolve_classroom"]
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,21 @@ def resolve_classroom(loaded: LoadedScenario) -> Room:
     """
     named = loaded.file.classroom
     if isinstance(named, str):
-        source = loaded.library.find("classrooms", named, where=loaded.place("classroom"))
-        document = read_yaml(source.text, source.file)
-        file = validate_model(document, ClassroomFile)
-        prefix: KeyPath = ()
-        base = source.path
-    else:
-        file, document, prefix, base = named, loaded.document, ("classroom",), "classrooms/"
+        return read_classroom(loaded.library, loaded.library.find("classrooms", named, where=loaded.place("classroom")))
+    return _room(loaded.library, named, loaded.document, ("classroom",), "classrooms/")
+
+
+def read_classroom(library: Library, source: Source) -> Room:
+    """A classroom from its own file.
+
+    Raises:
+        ScenarioError: The file has mistakes.
+    """
+    document = read_yaml(source.text, source.file)
+    return _room(library, validate_model(document, ClassroomFile), document, (), source.path)
+
+
+def _room(library: Library, file: ClassroomFile, document: Document, prefix: KeyPath, base: str) -> Room:
 
     def place(key: str) -> Place:
         return document.place((*prefix, *parse_path(key)))
@@ -107,6 +115,6 @@ def resolve_classroom(loaded: LoadedScenario) -> Room:
         keys = ["file", *(f"edges[{number}].topology.file" for number in range(len(file.edges)))]
         paths = [(*prefix, *parse_path(key)) for key in keys]
         where = next((document.place(path) for path in paths if document.at(path) == name), place(""))
-        return loaded.library.read(name, base=base, where=where).text
+        return library.read(name, base=base, where=where).text
 
     return Room(file, read_file, place)

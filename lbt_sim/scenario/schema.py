@@ -382,8 +382,9 @@ class SelectSpec(Spec):
 
     by: Literal["teacher", "students"] = "teacher"
     """Whose score decides."""
-    metric: Literal["accuracy", "f1"] = "accuracy"
-    """What the score is."""
+    metric: Literal["accuracy", "probability", "f1"] = "accuracy"
+    """What the score is. `probability`: mean probability of the right label, which tells candidates apart with fewer
+    answers where the engine gives log-probabilities (elsewhere it is the accuracy)."""
     strategy: Literal["race", "halving", "uniform", "successive_rejects", "ucb"] = "race"
     """`race`: successive halving in blocks with a paired race; `uniform`: everyone the same problems."""
     budget: PositiveInt = 240

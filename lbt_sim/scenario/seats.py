@@ -112,19 +112,23 @@ def _entries(loaded: LoadedScenario) -> Iterator[_Entry]:
 
 
 def _names(loaded: LoadedScenario, entries: list[_Entry]) -> list[list[str]]:
-    """A name for each seat of each entry; numbered where more than one would have the same."""
+    """A name for each seat of each entry: as it is given, or numbered where more than one would have the same."""
     bases = [_base(loaded, entry) for entry in entries]
     total: Counter[str] = Counter()
     for base, entry in zip(bases, entries, strict=True):
-        total[base] += entry.spec.count
-    given: Counter[str] = Counter()
+        total[base] += 0 if entry.spec.name else entry.spec.count
+    numbers: Counter[str] = Counter()
     taken: dict[str, KeyPath] = {}
     names: list[list[str]] = []
     for base, entry in zip(bases, entries, strict=True):
-        called = []
-        for _ in range(entry.spec.count):
-            given[base] += 1
-            name = base if total[base] == 1 else f"{base}_{given[base]}"
+        count = entry.spec.count
+        if entry.spec.name:
+            called = [base] if count == 1 else [f"{base}_{number}" for number in range(1, count + 1)]
+        else:
+            first = numbers[base] + 1
+            numbers[base] += count
+            called = [base] if total[base] == 1 else [f"{base}_{number}" for number in range(first, first + count)]
+        for name in called:
             if name in taken:
                 raise loaded.error(
                     (*entry.key, "name"),
@@ -132,14 +136,7 @@ def _names(loaded: LoadedScenario, entries: list[_Entry]) -> list[list[str]]:
                     remedy="Give one of them another `name`.",
                 )
             taken[name] = entry.key
-            called.append(name)
         names.append(called)
-    explicit = Counter(base for base, entry in zip(bases, entries, strict=True) if entry.spec.name)
-    for base, entry in zip(bases, entries, strict=True):
-        if entry.spec.name and explicit[base] > 1:
-            raise loaded.error(
-                (*entry.key, "name"), f"'{entry.spec.name}' is the name of two entries", remedy="Give each its own."
-            )
     return names
 
 

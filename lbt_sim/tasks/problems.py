@@ -32,6 +32,7 @@ class Reading:
     family: Read | None
     pattern: re.Pattern[str] | None
     words: Mapping[str, str]
+    values: tuple[str, ...]
 
     @classmethod
     def of(cls, spec: TaskSpec, place: Callable[[str], Place]) -> Reading:
@@ -51,6 +52,7 @@ class Reading:
             family=None if spec.family is None else _reader(spec.family, "family", place),
             pattern=_pattern(spec.answer_pattern, place("task.answer_pattern")),
             words=label_words(spec.labels, place("task.labels")),
+            values=tuple(spec.labels or ()),
         )
 
     def problems(self, table: Table, prefix: str) -> list[Placed]:
@@ -92,14 +94,14 @@ class Reading:
         value, rows = next(iter(strangers.items()))
         count = sum(map(len, strangers.values()))
         others = [row for found in strangers.values() for row in found][:SHOWN]
-        guess = nearest(value, self.words)
+        guess = nearest(value, self.values)
         hint = f" Did you mean '{guess}'?" if guess else ""
         what = f"{_short(value)} is not a label.{hint}"
         if count > 1:
             more = f" and {count - SHOWN} more" if count > SHOWN else ""
             what += f" {count} rows are like that: {', '.join(map(str, others))}{more}."
         remedy = "Correct the rows, or `task.labels`: a list of labels, or a mapping of the data's values to words."
-        raise TaskError(what, where=rows[0].place("answer"), valid=tuple(self.words), remedy=remedy)
+        raise TaskError(what, where=rows[0].place("answer"), valid=self.values, remedy=remedy)
 
 
 def label_words(labels: Mapping[str, str] | Sequence[str] | None, where: Place) -> dict[str, str]:

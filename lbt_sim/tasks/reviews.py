@@ -255,7 +255,7 @@ def _negation(draw: _Draw) -> str:
         return draw.opened(f"{said}, and {verdict}.")
     if kind == 1:
         return draw.opened(f"{verdict}: {said}.")
-    if kind == 2 and second.adjective:
+    if kind == 2 and second.adjective not in ("", first.adjective):
         return f"{_sentence(said)}, and {_negated(second, draw.rng)}."
     return f"{draw.rng.choice(draw.things.contexts)} {_sentence(said)}."
 

@@ -1,4 +1,4 @@
-"""Transcripts: what a run looks like while it happens (`LiveRoom`, `PlainLines`) and afterwards (`show_run`, `summary`).
+"""Transcripts: a run while it happens (`LiveRoom`, `PlainLines`) and afterwards (`show_run`, `summary`).
 
 Model text reaches a terminal only through `safe.plain_text`; colours and marks stand in `theme`.
 """

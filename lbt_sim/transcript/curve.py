@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from lbt_sim.transcript.figures import half_width, interval, share, sparkline
-from lbt_sim.transcript.theme import Look
+from lbt_sim.transcript.theme import UNICODE, Look
 
 __all__ = ["best_baseline", "learning_curve"]
 
@@ -34,7 +34,7 @@ def learning_curve(
     baselines: Mapping[str, Any],
     width: int,
     height: int,
-    look: Look = Look(),
+    look: Look = UNICODE,
 ) -> list[Text]:
     """The curve in at most `height` lines of `width` cells: a plot where there is room, else one row of steps.
 
@@ -102,9 +102,7 @@ def _words(last: _Point, baseline: tuple[str, float] | None, look: Look) -> list
     return [first, second] if second else [first]
 
 
-def _plot(
-    points: list[_Point], baseline: tuple[str, float] | None, width: int, height: int, look: Look
-) -> list[Text]:
+def _plot(points: list[_Point], baseline: tuple[str, float] | None, width: int, height: int, look: Look) -> list[Text]:
     columns = width - _LABEL - 1
     step = max(min(columns // len(points), 6), 1)
     points = points[-(columns // step) :]

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.text import Text
 
-from lbt_sim.transcript.theme import Look
+from lbt_sim.transcript.theme import UNICODE, Look
 
-__all__ = ["bar", "broken", "count", "duration", "half_width", "interval", "plural", "share", "sparkline"]
+__all__ = ["bar", "broken", "count", "duration", "half_width", "interval", "plural", "score", "share", "sparkline"]
 
 _LEAST_SPAN = 0.2
 """A curve's height stands for at least this much, so that noise of a point or two is not drawn as a leap."""
@@ -17,11 +17,20 @@ _LEAST_SPAN = 0.2
 _BROKEN = {"invalid": "i", "truncated": "t", "failed": "f"}
 
 
-def share(value: float | None, n: int | None = None, *, look: Look = Look()) -> str:
+def share(value: float | None, n: int | None = None, *, look: Look = UNICODE) -> str:
     """An accuracy or F1: `0.83`, with a third digit where `n` problems can carry one, a dash where there is none."""
     if value is None:
         return look.glyph("dash")
     return f"{value:.3f}" if n is not None and n >= 1000 else f"{value:.2f}"
+
+
+def score(letters: str) -> tuple[int, int]:
+    """(correct, of how many) of an exam: calls that gave up are nobody's mistake and are left out, as in a report.
+
+    Args:
+        letters: A letter for each answer; see `theme.OUTCOMES`.
+    """
+    return letters.count("c"), len(letters) - letters.count("f")
 
 
 def count(number: float) -> str:
@@ -60,7 +69,7 @@ def half_width(teacher: Mapping[str, Any], metric: str = "accuracy") -> float | 
     return None if found is None else (found[1] - found[0]) / 2
 
 
-def broken(outcomes: Mapping[str, Any] | str, look: Look = Look()) -> Text:
+def broken(outcomes: Mapping[str, Any] | str, look: Look = UNICODE) -> Text:
     """What is neither right nor wrong, in short: `2! 1✗`; empty where all is well.
 
     Args:
@@ -75,14 +84,14 @@ def broken(outcomes: Mapping[str, Any] | str, look: Look = Look()) -> Text:
     return row
 
 
-def bar(fraction: float, width: int, look: Look = Look(), style: str = "lbt.bar") -> Text:
+def bar(fraction: float, width: int, look: Look = UNICODE, style: str = "lbt.bar") -> Text:
     """A bar of `width` cells, filled by `fraction`."""
     filled = round(min(max(fraction, 0.0), 1.0) * width)
     row = Text(no_wrap=True).append(look.glyph("full") * filled, style)
     return row.append(look.glyph("empty") * (width - filled), "lbt.unanswered")
 
 
-def sparkline(values: Sequence[float | None], look: Look = Look(), *, scale: tuple[float, float] | None = None) -> str:
+def sparkline(values: Sequence[float | None], look: Look = UNICODE, *, scale: tuple[float, float] | None = None) -> str:
     """A step for each value; a space where there is none.
 
     Args:

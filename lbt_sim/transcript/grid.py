@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from lbt_sim.transcript.figures import broken
-from lbt_sim.transcript.theme import OUTCOMES, Look
+from lbt_sim.transcript.figures import broken, score
+from lbt_sim.transcript.theme import OUTCOMES, UNICODE, Look
 
 __all__ = ["exam_grid", "fit", "item_row", "spread"]
 
@@ -47,7 +47,7 @@ def _scaled(counts: Counter[str], cells: int) -> str:
     return "".join(letter * sizes[letter] for letter in kinds)
 
 
-def exam_grid(rows: Sequence[tuple[str, str]], width: int, height: int, look: Look = Look()) -> list[Text]:
+def exam_grid(rows: Sequence[tuple[str, str]], width: int, height: int, look: Look = UNICODE) -> list[Text]:
     """The grid in at most `height` lines of `width` cells.
 
     Args:
@@ -74,7 +74,8 @@ def exam_grid(rows: Sequence[tuple[str, str]], width: int, height: int, look: Lo
 
 def _row(student: str, letters: str, name: int, width: int, look: Look) -> Text:
     done = len(letters) - letters.count(".") - letters.count("a")
-    score = f"{letters.count('c')}/{len(letters)}" if done else ""
+    right, of = score(letters)
+    points = f"{right}/{of}" if done else ""
     tail = len(f"{len(letters)}/{len(letters)}")
     cells = max(width - name - tail - 2, 0)
     row = look.line(student, name, "lbt.student")
@@ -83,7 +84,7 @@ def _row(student: str, letters: str, name: int, width: int, look: Look) -> Text:
     row.append_text(marks)
     room = width - name - 1 - marks.cell_len
     # The score stands beside its row, not at the far end of a wide panel.
-    row.append(" " + score.rjust(tail)) if room > tail else row
+    row.append(" " + points.rjust(tail)) if room > tail else row
     trouble = broken(letters, look)
     if trouble and room - tail - 3 >= trouble.cell_len:
         row.append("  ").append_text(trouble)
@@ -91,17 +92,18 @@ def _row(student: str, letters: str, name: int, width: int, look: Look) -> Text:
 
 
 def _everyone(head: str, rows: Sequence[tuple[str, str]], name: int, width: int, look: Look) -> Text:
-    counts: Counter[str] = Counter()
-    scores = []
-    for _, letters in rows:
-        counts.update(letters)
-        done = len(letters) - letters.count(".") - letters.count("a")
-        if done:
-            scores.append(letters.count("c") / len(letters))
+    every = "".join([letters for _, letters in rows])
+    counts = Counter({letter: every.count(letter) for letter in OUTCOMES})
+    scores = [
+        right / of
+        for letters, (right, of) in ((letters, score(letters)) for _, letters in rows)
+        if of and "a" not in letters and "." not in letters
+    ]
     tail = ""
     if scores:
         dash = look.glyph("dash")
-        tail = f" mean {sum(scores) / len(scores):.2f} ({min(scores):.2f}{dash}{max(scores):.2f})"
+        graded = "" if len(scores) == len(rows) else f" {len(scores):,} graded,"
+        tail = f"{graded} mean {sum(scores) / len(scores):.2f} ({min(scores):.2f}{dash}{max(scores):.2f})"
     if cell_len(tail) > width - name - 8:
         tail = tail.split(" (")[0]
     cells = max(width - name - 1 - cell_len(tail), 0)
@@ -110,7 +112,7 @@ def _everyone(head: str, rows: Sequence[tuple[str, str]], name: int, width: int,
     return row.append(tail)
 
 
-def item_row(rows: Sequence[str], look: Look = Look()) -> str:
+def item_row(rows: Sequence[str], look: Look = UNICODE) -> str:
     """How many got each item right, as steps: an empty step where nobody did."""
     steps = look.glyph("steps")
     columns = zip(*rows, strict=False)

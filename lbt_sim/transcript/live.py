@@ -13,15 +13,14 @@ import time
 from types import TracebackType
 from typing import TextIO
 
-from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.text import Text
+from rich.console import Console
 
 from lbt_sim.events import Event
 from lbt_sim.models.recorded import Meter
 from lbt_sim.transcript.room import Pace, Room
 from lbt_sim.transcript.room_view import RoomView
-from lbt_sim.transcript.theme import look_of, make_console
+from lbt_sim.transcript.screen import LineScreen
+from lbt_sim.transcript.theme import dressed, look_of, make_console
 
 __all__ = ["LiveRoom", "can_be_live"]
 
@@ -47,11 +46,11 @@ class LiveRoom:
     def __init__(self, meter: Meter, console: Console | None = None, *, per_second: float = 4.0) -> None:
         self.room = Room()
         self._meter = meter
-        self._console = console or make_console()
+        self._console = dressed(console) if console else make_console()
         self._view = RoomView(look_of(self._console))
         self._pace = Pace()
         self._pause = 1.0 / per_second
-        self._live: Live | None = None
+        self._screen = LineScreen(self._console)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._stderr: TextIO | None = None
@@ -68,16 +67,8 @@ class LiveRoom:
     def __enter__(self) -> LiveRoom:
         # What others write to standard error would be painted over; it is shown when the room closes.
         self._stderr, sys.stderr = sys.stderr, self._kept
-        self._live = Live(
-            Text(""),
-            console=self._console,
-            screen=True,
-            auto_refresh=False,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
         try:
-            self._live.start()
+            self._screen.open()
             self._stop.clear()
             self._thread = threading.Thread(target=self._refresh, name="live-room", daemon=True)
             self._thread.start()
@@ -97,9 +88,7 @@ class LiveRoom:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=2.0)
         self._thread = None
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
+        self._screen.close()
         stderr, self._stderr = self._stderr, None
         if stderr is not None:
             sys.stderr = stderr
@@ -107,21 +96,17 @@ class LiveRoom:
             self._kept = io.StringIO()
 
     def _refresh(self) -> None:
-        while True:
-            live = self._live
-            if live is None:
-                return
-            try:
-                live.update(self._draw(), refresh=True)
-            except Exception as error:
-                # A fault of the view must not end the run; it is told when the room closes.
-                self._kept.write(f"the live view failed: {error!r}\n")
-                return
-            if self._stop.wait(self._pause):
-                return
+        try:
+            self._frame()
+            while not self._stop.wait(self._pause):
+                self._frame()
+        except Exception as error:
+            # A fault of the view must not end the run; it is told when the room closes.
+            self._kept.write(f"the live view failed: {error!r}\n")
 
-    def _draw(self) -> RenderableType:
+    def _frame(self) -> None:
         now = time.monotonic()
         self._pace.sample(now, self._meter)
-        size = self._console.size
-        return self._view.draw(self.room, self._meter, self._pace, (size.width, size.height), now)
+        width, height = self._console.size
+        lines = self._view.draw(self.room, self._meter, self._pace, (width, height), now)
+        self._screen.show(lines, (width, height))

@@ -43,6 +43,8 @@ class Said:
     hearers: tuple[str, ...]
     text: str
     kind: str = ""
+    exemplars: int = 0
+    """How many worked examples go with it."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,8 @@ class Room:
     method: str = ""
     rounds: int = 0
     roles: Mapping[str, str] = field(default_factory=dict)
+    students: tuple[str, ...] = ()
+    """Their names, in seat order."""
     edges: tuple[tuple[str, str, str], ...] = ()
     """Who speaks to whom, and how; left out where there are too many to be drawn."""
     edge_counts: Counter[str] = field(default_factory=Counter)
@@ -65,7 +69,9 @@ class Room:
     """How much of the current round is behind us, roughly."""
     items: int = 0
     beam: tuple[str, ...] = ()
-    """The materials that are taught this round, best first."""
+    """The materials that were kept last, best first."""
+    taught: tuple[str, ...] = ()
+    """The materials that are taught in this round."""
     grades: dict[tuple[str, str], str] = field(default_factory=dict)
     """(material, student) -> a letter for each item."""
     candidates: Counter[str] = field(default_factory=Counter)
@@ -73,19 +79,17 @@ class Room:
     said: deque[Said] = field(default_factory=lambda: deque(maxlen=64))
     notices: deque[str] = field(default_factory=lambda: deque(maxlen=8))
     status: str = ""
+    taken: int = 0
+    """Events so far."""
     not_understood: int = 0
     round_began: float = 0.0
     round_seconds: dict[int, float] = field(default_factory=dict)
     """Round -> how long it took, where it was worked and not only read from the ledger."""
     _made_at_start: int = 0
 
-    @property
-    def students(self) -> list[str]:
-        """The names of the students, in seat order."""
-        return [name for name, role in self.roles.items() if role == "student"]
-
     def take(self, event: Event, meter: Meter) -> None:
         """Takes an event. Never raises: what is not understood is counted and shown."""
+        self.taken += 1
         try:
             self._take(event, meter)
         except Exception:
@@ -105,9 +109,9 @@ class Room:
                 self._begin(data)
             case "material":
                 if not data.get("parents") and data["id"] not in self.beam and not self.reports:
-                    self.beam += (data["id"],)
+                    self.taught = self.beam = (*self.beam, data["id"])
             case "utterance":
-                self.said.append(Said(data["speaker"], tuple(data["hearers"]), data["text"], data.get("kind", "")))
+                self.said.append(_said(data))
             case "exam":
                 self.items = len(data["items"])
             case "grades":
@@ -129,8 +133,10 @@ class Room:
         self.title, self.seed, self.method = data.get("title", ""), data.get("seed"), data.get("method", "")
         self.rounds = int(data.get("rounds") or 0)
         self.roles = {seat["name"]: seat["role"] for seat in data.get("seats", [])}
+        self.students = tuple(name for name, role in self.roles.items() if role == "student")
         edges = data.get("edges", [])
-        self.edge_counts = Counter(edge[2] for edge in edges)
+        counts = data.get("edge_counts") or Counter(edge[2] for edge in edges)
+        self.edge_counts = Counter({kind: number for kind, number in counts.items() if number})
         self.edges = tuple((edge[0], edge[1], edge[2]) for edge in edges) if len(edges) <= _EDGES_KEPT else ()
         self.baselines = data.get("baselines") or {}
         self.notices.extend(data.get("notices", []))
@@ -140,6 +146,7 @@ class Room:
         if number <= self.round:
             return
         self.round, self.stage, self.share = number, "lesson", 0.0
+        self.taught = self.beam
         self.grades, self.candidates = {}, Counter()  # New ones, since the view may be reading the old.
         self.round_began, self._made_at_start = self.clock(), meter.made
 
@@ -150,28 +157,31 @@ class Room:
 
     # --- sampled by the view --------------------------------------------------------------------------------
 
-    def answered(self, meter: Meter, material: str, student: str) -> int:
-        """How many exam answers of this round are in."""
-        return meter.answered.get((self.round, f"exam/{material}", student), 0)
+    def answered(self, meter: Meter, material: str) -> list[int]:
+        """How many answers of this round's exam are in, for each student."""
+        # The view asks this of a thousand students four times a second.
+        count, round_, step = meter.answered.get, self.round, f"exam/{material}"
+        return [count((round_, step, student), 0) for student in self.students]
 
     def focus(self, meter: Meter) -> str | None:
         """The material whose exam is shown: the first of the beam that is not yet all graded, else the best."""
-        taught = self.beam or tuple({material: None for material, _ in list(self.grades)})
+        taught = self.taught or tuple({material: None for material, _ in list(self.grades)})
         students = self.students
         for material in taught:
             graded = sum((material, student) in self.grades for student in students)
-            if graded < len(students) and (graded or any(self.answered(meter, material, name) for name in students)):
+            if graded < len(students) and (graded or any(self.answered(meter, material))):
                 return material
         shown = [material for material in taught if any(key[0] == material for key in list(self.grades))]
         return shown[0] if shown else (taught[0] if taught else None)
 
-    def outcomes(self, meter: Meter, material: str, student: str) -> str:
-        """A letter for each item of this student's exam: graded, answered (`a`), or not yet (`.`)."""
-        graded = self.grades.get((material, student))
-        if graded is not None:
-            return graded
-        done = min(self.answered(meter, material, student), self.items)
-        return "a" * done + "." * (self.items - done)
+    def outcomes(self, meter: Meter, material: str) -> list[tuple[str, str]]:
+        """(student, a letter for each item): graded, answered (`a`), or not yet (`.`)."""
+        rows = []
+        for student, number in zip(self.students, self.answered(meter, material), strict=True):
+            graded = self.grades.get((material, student))
+            done = min(number, self.items)
+            rows.append((student, graded if graded is not None else "a" * done + "." * (self.items - done)))
+        return rows
 
     def fraction(self, meter: Meter) -> float:
         """How much of the run is behind us, roughly."""
@@ -185,11 +195,10 @@ class Room:
         return min((_START_WEIGHT + self.round - 1 + self._share(meter)) / whole, 1.0)
 
     def _share(self, meter: Meter) -> float:
-        if self.stage != "exam" or not self.items or not self.beam:
+        if self.stage != "exam" or not self.items or not self.taught:
             return self.share
-        students = self.students
-        answers = sum(self.answered(meter, material, student) for material in self.beam for student in students)
-        part = answers / max(self.items * len(self.beam) * len(students), 1)
+        answers = sum(sum(self.answered(meter, material)) for material in self.taught)
+        part = answers / max(self.items * len(self.taught) * len(self.students), 1)
         return self.share + _EXAM_SHARE * min(part, 1.0)
 
     def seconds_left(self, now: float) -> float | None:
@@ -200,6 +209,12 @@ class Room:
         mean = sum(took) / len(took)
         rest = max(mean - (now - self.round_began), 0.0) if self.stage != "reported" else 0.0
         return rest + mean * (self.rounds - self.round)
+
+
+def _said(data: Mapping[str, Any]) -> Said:
+    return Said(
+        data["speaker"], tuple(data["hearers"]), data["text"], data.get("kind", ""), int(data.get("exemplars") or 0)
+    )
 
 
 @dataclass(slots=True)

@@ -6,24 +6,22 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.layout import Layout
-from rich.panel import Panel
 from rich.text import Text
 
 from lbt_sim.models.recorded import Meter
 from lbt_sim.transcript.curve import learning_curve
 from lbt_sim.transcript.figures import bar, count, duration, plural
 from lbt_sim.transcript.grid import exam_grid
+from lbt_sim.transcript.panels import beside, boxed
 from lbt_sim.transcript.room import Pace, Room, Said
-from lbt_sim.transcript.theme import Look
+from lbt_sim.transcript.theme import UNICODE, Look
 
 __all__ = ["RoomView"]
 
 _THREE_PANELS = 112
 _TWO_PANELS = 72
 _CURVE_WIDTH = 34
+_CURVE_HEIGHT = 14
 _CLASSROOM_WIDTH = 36
 _GAP = "   "
 _CROWD = 12
@@ -34,22 +32,16 @@ _CROWD = 12
 class RoomView:
     """Draws a room. Holds nothing but the picture of the classroom, which never changes."""
 
-    look: Look = Look()
+    look: Look = UNICODE
     _pictures: dict[int, list[str]] = field(default_factory=dict)
 
-    def draw(self, room: Room, meter: Meter, pace: Pace, size: tuple[int, int], now: float) -> RenderableType:
-        """The whole view for a terminal of `size` (columns, lines)."""
+    def draw(self, room: Room, meter: Meter, pace: Pace, size: tuple[int, int], now: float) -> list[Text]:
+        """The whole view for a terminal of `size` (columns, lines): that many lines, each at most that wide."""
         width, height = size
         head = self._header(room, meter, pace, width, now)
         foot = self._footer(room, width)
-        body = height - len(head) - len(foot)
-        parts = [Layout(Group(*head), size=len(head), name="head")]
-        parts += self._body(room, meter, width, body)
-        if foot:
-            parts.append(Layout(Group(*foot), size=len(foot), name="foot"))
-        whole = Layout(name="room")
-        whole.split_column(*parts)
-        return whole
+        body = self._body(room, meter, width, max(height - len(head) - len(foot), 0))
+        return [*head, *body, *foot][:height]
 
     # --- lines at the top and the bottom ----------------------------------------------------------------------
 
@@ -86,53 +78,33 @@ class RoomView:
 
     # --- panels -----------------------------------------------------------------------------------------------
 
-    def _body(self, room: Room, meter: Meter, width: int, height: int) -> list[Layout]:
+    def _body(self, room: Room, meter: Meter, width: int, height: int) -> list[Text]:
+        """Exactly `height` lines."""
         students = max(len(room.students), 1)
         if width >= _THREE_PANELS and height >= 9:
             tall = min(max(students + 2, 11), max(height - 5, 9))
-            row = Layout(size=tall, name="panels")
-            row.split_row(
-                Layout(self._classroom(room, _CLASSROOM_WIDTH, tall), size=_CLASSROOM_WIDTH),
-                Layout(self._exam(room, meter, width - _CLASSROOM_WIDTH - _CURVE_WIDTH, tall), name="exam"),
-                Layout(self._curve(room, _CURVE_WIDTH, tall), size=_CURVE_WIDTH),
+            lines = beside(
+                self._classroom(room, _CLASSROOM_WIDTH, tall),
+                self._exam(room, meter, width - _CLASSROOM_WIDTH - _CURVE_WIDTH, tall),
+                self._curve(room, _CURVE_WIDTH, tall),
             )
-            return [row, Layout(self._said(room, width, height - tall))]
-        if width >= _TWO_PANELS and height >= 18:
+        elif width >= _TWO_PANELS and height >= 18:
             top = min(max(height // 3, 7), 11)
-            exam = min(students + 2, height - top - 4)
             half = width // 2
-            row = Layout(size=top, name="panels")
-            row.split_row(
-                Layout(self._classroom(room, half, top), size=half), Layout(self._curve(room, width - half, top))
-            )
-            return [
-                row,
-                Layout(self._exam(room, meter, width, exam), size=exam, name="exam"),
-                Layout(self._said(room, width, height - top - exam)),
-            ]
-        return self._narrow(room, meter, width, height)
+            lines = beside(self._classroom(room, half, top), self._curve(room, width - half, top))
+            lines += self._exam(room, meter, width, min(students + 2, height - top - 4))
+        else:
+            # One column: the curve in a line, the grid, and what was said as far as there is room.
+            curve = learning_curve(room.reports, room.baselines, width - 1, 1, self.look) if height > 4 else []
+            lines = [_indented(line) for line in curve]
+            lines += self._exam(room, meter, width, min(students + 2, max(height - 5, 3)))
+        lines += self._said(room, width, height - len(lines))
+        return (lines + [Text()] * height)[:height]
 
-    def _narrow(self, room: Room, meter: Meter, width: int, height: int) -> list[Layout]:
-        """One column: the curve in a line, the grid, and what was said as far as there is room."""
-        curve = learning_curve(room.reports, room.baselines, width - 1, 1, self.look)
-        exam = min(len(room.students) + 2, max(height - 5, 3))
-        rest = height - exam - len(curve)
-        parts = [Layout(_indented(curve), size=len(curve))] if height > 4 else []
-        parts.append(Layout(self._exam(room, meter, width, exam), size=exam, name="exam"))
-        return [*parts, Layout(self._said(room, width, rest))] if rest > 0 else parts
+    def _panel(self, lines: list[Text], title: Text, width: int, height: int) -> list[Text]:
+        return boxed(lines, title, (width, height), self.look)
 
-    def _panel(self, lines: list[Text], title: Text, height: int) -> Panel:
-        return Panel(
-            Group(*lines[: max(height - 2, 0)]),
-            title=title,
-            title_align="left",
-            height=height,
-            border_style="lbt.border",
-            box=box.ROUNDED if self.look.unicode else box.ASCII,
-            padding=(0, 1),
-        )
-
-    def _classroom(self, room: Room, width: int, height: int) -> Panel:
+    def _classroom(self, room: Room, width: int, height: int) -> list[Text]:
         inner = width - 4
         if not 0 < len(room.roles) <= _CROWD:
             lines = self._crowd(room, inner)
@@ -142,7 +114,7 @@ class RoomView:
                 _paint(lines, name, f"lbt.{role}")
             if room.said and not room.status and room.stage == "lesson":
                 _paint(lines, room.said[-1].speaker, "lbt.speaking")
-        return self._panel(lines, Text("classroom"), height)
+        return self._panel(lines, Text("classroom"), width, height)
 
     def _picture(self, room: Room, width: int) -> list[str]:
         if width not in self._pictures:
@@ -164,41 +136,44 @@ class RoomView:
             lines.append(self.look.line(f"{room.said[-1].speaker} speaks", width, "lbt.title"))
         return lines
 
-    def _exam(self, room: Room, meter: Meter, width: int, height: int) -> Panel:
+    def _exam(self, room: Room, meter: Meter, width: int, height: int) -> list[Text]:
         material = room.focus(meter)
         title = Text("exam")
-        rows = []
+        rows: list[tuple[str, str]] = []
         if room.items and material is not None:
             title.append(f" ({plural(room.items, 'item')}")
-            if len(room.beam) > 1 and material in room.beam:
-                title.append(f", material {room.beam.index(material) + 1} of {len(room.beam)}")
+            if len(room.taught) > 1 and material in room.taught:
+                title.append(f", material {room.taught.index(material) + 1} of {len(room.taught)}")
             title.append(")")
-            rows = [(name, room.outcomes(meter, material, name)) for name in room.students]
+            rows = room.outcomes(meter, material)
         lines = exam_grid(rows, width - 4, max(height - 2, 0), self.look)
         if not lines:
             lines = [Text("no exam yet", "lbt.label")]
-        return self._panel(lines, title, height)
+        return self._panel(lines, title, width, height)
 
-    def _curve(self, room: Room, width: int, height: int) -> Panel:
+    def _curve(self, room: Room, width: int, height: int) -> list[Text]:
         inner, look = width - 4, self.look
         last = [f"beam {len(room.beam)}"] if room.beam else []
         if tried := sum(room.candidates.values()):
             last.append(plural(tried, "candidate"))
-        lines = learning_curve(room.reports, room.baselines, inner, height - 2 - bool(last), look)
+        lines = learning_curve(room.reports, room.baselines, inner, min(height - 2 - bool(last), _CURVE_HEIGHT), look)
         if last:
             lines.append(Text(look.cut(f" {look.glyph('dot')} ".join(last), inner), "lbt.label", no_wrap=True))
-        return self._panel(lines, Text("teacher, held-out"), height)
+        return self._panel(lines, Text("teacher, held-out"), width, height)
 
-    def _said(self, room: Room, width: int, height: int) -> RenderableType:
+    def _said(self, room: Room, width: int, height: int) -> list[Text]:
         recent = list(room.said)[-height:] if height > 0 else []
-        return _indented([self._utterance(said, room, width - 2) for said in recent])
+        return [_indented(self._utterance(said, room, width - 2)) for said in recent]
 
     def _utterance(self, said: Said, room: Room, width: int) -> Text:
         look = self.look
         role = room.roles.get(said.speaker, "student")
         head = Text(no_wrap=True).append_text(look.line(said.speaker, 20, f"lbt.{role}"))
         head.append(f" {look.glyph('to')} ", "lbt.label").append_text(look.line(_hearers(said, room), 28, "lbt.label"))
-        return head.append("  ").append_text(look.said(said.text, max(width - head.cell_len - 2, 0)))
+        head.append("  ")
+        if not said.text:
+            return head.append(f"({plural(said.exemplars, 'exemplar')})", "lbt.label")
+        return head.append_text(look.said(said.text, max(width - head.cell_len, 0)))
 
 
 _ROLES = ("teacher", "assistant", "student", "examiner")
@@ -231,5 +206,5 @@ def _joined(parts: list[Text], width: int) -> Text:
     return line
 
 
-def _indented(lines: list[Text]) -> Group:
-    return Group(*(Text(" ", no_wrap=True).append_text(line) for line in lines))
+def _indented(line: Text) -> Text:
+    return Text(" ", no_wrap=True).append_text(line)

@@ -20,10 +20,12 @@ _MARKS_KEPT = 3
 """Accents on one letter; no script that we know of needs more, towers of them cover other lines."""
 
 _HIDDEN = frozenset(
-    [0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0, 0xFFFC]
-    + list(range(0x180B, 0x1810))
-    + list(range(0xFE00, 0xFE10))
-    + list(range(0xE0000, 0xE1000))
+    [
+        *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0, 0xFFFC),
+        *range(0x180B, 0x1810),
+        *range(0xFE00, 0xFE10),
+        *range(0xE0000, 0xE1000),
+    ]
 )
 """Invisible characters that Unicode counts as letters, marks or symbols; the categories catch the others."""
 
@@ -47,7 +49,7 @@ def plain_text(text: str, *, newlines: Newlines = "keep", ascii_only: bool = Fal
         return text
     text = text.replace("\r\n", "\n")
     if newlines == "fold":
-        text = re.sub(r"\s*\n\s*", " <- " if ascii_only else " ⏎ ", text.strip())
+        text = re.sub(r"\s*\n\s*", " <- " if ascii_only else " ⏎ ", text.strip("\n"))
     if not text.isascii():
         text = _marks(_emoji(text))
     text = text.translate(_ASCII if ascii_only else _UNICODE)

@@ -15,12 +15,13 @@ from typing import Final, TextIO
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.errors import MissingStyle
 from rich.text import Text
 from rich.theme import Theme
 
 from lbt_sim.transcript.safe import Newlines, plain_text
 
-__all__ = ["COLOURS", "OUTCOMES", "Look", "look_of", "make_console"]
+__all__ = ["COLOURS", "OUTCOMES", "UNICODE", "Look", "dressed", "look_of", "make_console"]
 
 COLOURS: Final = {
     "correct": 28,
@@ -139,6 +140,10 @@ class Look:
         return Text(no_wrap=True).append(self.glyph("open")).append_text(inner).append(self.glyph("close"))
 
 
+UNICODE: Final = Look()
+"""The look of a terminal that can show everything."""
+
+
 def look_of(console: Console) -> Look:
     """What this console can show. The old Linux console and dumb terminals get ASCII."""
     capable = console.encoding.lower().startswith("utf") and not console.is_dumb_terminal
@@ -153,18 +158,27 @@ def make_console(stream: TextIO | None = None, *, color: bool | None = None, wid
         color: True: colours even into a pipe (for `less -R`); False: none; None: on a terminal only.
         width: Columns; found out by default.
     """
-    stream = stream or sys.stdout
-    encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
-    if not encoding.startswith("utf") and hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="replace")  # A letter that this terminal lacks is no reason to stop.
-    return Console(
-        file=stream,
-        theme=Theme(_STYLES),
-        markup=False,
-        emoji=False,
-        highlight=False,
-        force_terminal=True if color else None,
-        no_color=True if color is False else None,
-        color_system="256" if color else "auto",
-        width=width,
+    return dressed(
+        Console(
+            file=stream or sys.stdout,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            force_terminal=True if color else None,
+            no_color=True if color is False else None,
+            color_system="256" if color else "auto",
+            width=width,
+        )
     )
+
+
+def dressed(console: Console) -> Console:
+    """The console with the theme, and able to print any text. Doing it twice changes nothing."""
+    try:
+        console.get_style("lbt.label")
+    except MissingStyle:
+        console.push_theme(Theme(_STYLES))
+    reconfigure = getattr(console.file, "reconfigure", None)
+    if reconfigure is not None and not console.encoding.lower().startswith("utf"):
+        reconfigure(errors="replace")  # A letter that this terminal lacks is no reason to stop.
+    return console

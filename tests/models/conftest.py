@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from lbt_sim.models.base import CallPath, ChatRequest, Head, Sampling, Turn
 
 HEAD = Head((Turn("system", "Answer with one word: positive or negative."),))

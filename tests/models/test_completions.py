@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lbt_sim.models.completions import Malformed, clean, read_completion, server_error, top_logprobs
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lbt_sim.models.labels import distinct, pick, read_choices
 
 LABELS = ("positive", "negative", "mixed")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import aclosing
 
 import pytest
+
 from lbt_sim.models.base import ChatRequest, Reply
 from lbt_sim.models.limits import HeadQueue, in_completion_order
 

@@ -5,11 +5,12 @@ import sys
 from importlib.metadata import EntryPoint
 
 import pytest
+from pydantic import BaseModel
+
 from lbt_sim.errors import ScenarioError
 from lbt_sim.models import registry, scripted
 from lbt_sim.models.registry import EngineEntry, check_model, engine, engine_names, open_model
 from lbt_sim.scenario.schema import ModelSpec
-from pydantic import BaseModel
 
 MINE = EngineEntry("mine", lambda: scripted.ScriptedSpec, scripted.ScriptedModel)
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from pydantic import ValidationError
+
 from lbt_sim.models.base import ChatRequest, Reply
 from lbt_sim.models.scripted import ScriptedModel, ScriptedSpec
-from pydantic import ValidationError
 
 Ask = Callable[..., ChatRequest]
 

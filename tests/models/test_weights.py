@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
 from lbt_sim.errors import ModelUnavailable
 from lbt_sim.models import download, weights
 from lbt_sim.models.weights import KNOWN, HubFile, Weights, WheelMember, cache_dir, locate, pull, sha256_of

@@ -72,7 +72,8 @@ def bayes(train, test):
     hits = defaultdict(list)
     for problem in test:
         score = sum(
-            math.log((counts["positive"][word] + 1) / (half + 2)) - math.log((counts["negative"][word] + 1) / (half + 2))
+            math.log((counts["positive"][word] + 1) / (half + 2))
+            - math.log((counts["negative"][word] + 1) / (half + 2))
             for word in set(words(problem))
         )
         hits[problem.family].append((score > 0) == (problem.answer == "positive"))
@@ -82,8 +83,8 @@ def bayes(train, test):
 def test_single_words_do_not_give_the_label_away(big):
     families, overall = bayes(big.train, big.held_out)
     assert overall < 0.8
-    assert families["plain"] > 0.7, "what is plain can be learnt from words"
-    assert max(families["negation"], families["mixed"]) < 0.75, families
+    assert families["plain"] > 0.8, "what is plain can be learnt from words"
+    assert max(families["negation"], families["mixed"], families["expectation"]) < 0.65, families
 
 
 def test_aspects_and_domains_carry_no_label(big):

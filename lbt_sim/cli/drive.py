@@ -1,0 +1,125 @@
+"""Executes a run for a command: displays, interrupts, the result on standard output, the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import typer
+
+from lbt_sim.errors import Interrupted, LbtError
+from lbt_sim.events import EventSink
+from lbt_sim.models.recorded import Caller, Meter
+from lbt_sim.runs import Run, RunFolder
+
+__all__ = ["drive"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def drive(folder: RunFolder, *, as_json: bool, quiet: bool, replay: bool = False) -> None:
+    """Executes `folder`'s run and ends the command with the documented status.
+
+    Args:
+        folder: The run.
+        as_json: Print the result as JSON, and nothing else on standard output.
+        quiet: Show no progress.
+        replay: Forbid models.
+    """
+    with ExitStack() as displays:
+        screen = _Screen(displays, as_json=as_json, quiet=quiet)
+        run = Run(folder, [screen.observe], replay=replay)
+        try:
+            result = asyncio.run(_executed(run, screen))
+        except LbtError as error:
+            displays.close()
+            _print_stopped(folder, error, as_json=as_json)
+            raise
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+    elif not quiet:
+        _print_summary(result)
+
+
+async def _executed(run: Run, screen: _Screen) -> Mapping[str, Any]:
+    """The run as a task that interrupts can end: drain, then cancel, then leave."""
+    task = asyncio.ensure_future(run.execute())
+    loop = asyncio.get_running_loop()
+    interrupts = _Interrupts(run, task, screen.say)
+    for number in _SIGNALS:
+        with suppress(NotImplementedError):  # not on Windows
+            loop.add_signal_handler(number, interrupts)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise Interrupted("interrupted; everything answered so far is kept") from None
+    finally:
+        for number in _SIGNALS:
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+
+
+class _Interrupts:
+    """The first drains, the second cancels and commits, the third leaves."""
+
+    def __init__(self, run: Run, task: asyncio.Future[Any], say: Callable[[str], None]) -> None:
+        self._run, self._task, self._say, self._count = run, task, say, 0
+
+    def __call__(self) -> None:
+        self._count += 1
+        if self._count == 1 and self._run.caller is not None:
+            self._run.caller.draining = True
+            self._say("Finishing what is in flight; once more to cancel it.")
+        elif self._count <= 2:
+            self._say("Cancelling; everything answered so far is kept. Once more to leave at once.")
+            self._count = 2
+            self._task.cancel()
+        else:
+            os._exit(130)
+
+
+class _Screen:
+    """The live room on a terminal, plain lines elsewhere, nothing when quiet; always on standard error with --json."""
+
+    def __init__(self, displays: ExitStack, *, as_json: bool, quiet: bool) -> None:
+        self._displays, self._as_json, self._quiet = displays, as_json, quiet
+        self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)  # noqa: T201
+
+    def observe(self, meter: Meter, _: Caller) -> EventSink:
+        """Makes the display once the run's meter is there."""
+        from lbt_sim.transcript.live import LiveRoom, can_be_live
+        from lbt_sim.transcript.plain import PlainLines
+        from lbt_sim.transcript.theme import make_console
+
+        console = make_console(sys.stderr if self._as_json else None)
+        display: LiveRoom | PlainLines
+        if can_be_live(console) and not self._quiet:
+            display = LiveRoom(meter, console)
+        else:
+            display = PlainLines(console, quiet=self._quiet)
+        self._displays.enter_context(display)
+        if not self._quiet:
+            self.say = display.say
+        return display
+
+
+def _print_stopped(folder: RunFolder, error: LbtError, *, as_json: bool) -> None:
+    if as_json and error.status in (3, 130):
+        status = "interrupted" if isinstance(error, Interrupted) else "failed"
+        stopped = {"run": str(folder.path), "status": status, "error": str(error)}
+        typer.echo(json.dumps(stopped, ensure_ascii=False))
+    if isinstance(error, Interrupted) or error.status == 3:
+        typer.echo(f"Continue with: lbt-sim resume {folder.path}", err=True)
+
+
+def _print_summary(result: Mapping[str, Any]) -> None:
+    from lbt_sim.transcript.summary import print_summary
+    from lbt_sim.transcript.theme import make_console
+
+    print_summary(make_console(), result)

@@ -1,0 +1,28 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["Data", "Engine", "Json", "Out", "Quiet", "RunPath", "Scenario", "Seed", "Sets"]
+
+Scenario = Annotated[str, typer.Argument(help="A scenario's name, or the path of its YAML file.", show_default=False)]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value: method.rounds=2. Can be repeated."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Where the run folder goes; runs/<scenario>-<seed> without it."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="The run's seed.")]
+Engine = Annotated[str | None, typer.Option("--engine", metavar="NAME", help="Run every model on this engine.")]
+Data = Annotated[
+    list[Path] | None, typer.Option("--data", metavar="DIR", help="Look for data files here too. Can be repeated.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, as the last line of standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and the JSON).")]

@@ -1,0 +1,134 @@
+"""What each agent would be sent, rendered on real problems of the task, with no model asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lbt_sim.errors import InputError, nearest
+from lbt_sim.exam import Exam, Sitting
+from lbt_sim.feedback import Failure, failures_as_values, report_text
+from lbt_sim.grading.base import Grade
+from lbt_sim.lesson import presented
+from lbt_sim.models.base import CallPath, ChatRequest, Purpose, Reply
+from lbt_sim.roles.agent import ClassroomAgent
+from lbt_sim.roles.room import Context, Room, seat_room
+from lbt_sim.roles.teacher import Teacher
+from lbt_sim.roles.values import Material, Notes
+from lbt_sim.seeds import Seeds
+from lbt_sim.setup import Prepared, uses_needed
+from lbt_sim.tasks.base import Exemplar
+
+__all__ = ["Preview", "preview"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """One prompt: who would be sent it, what for, and the request (its turns, sampling, choices)."""
+
+    agent: str
+    role: str
+    use: str
+    request: ChatRequest
+
+
+class _NobodyAsked:
+    """Stands where the way to the models is; a preview asks nobody."""
+
+    def reads_facts(self, model: str) -> bool:
+        return False
+
+    async def ask(self, model: str, request: ChatRequest) -> Reply:
+        raise NotImplementedError("a preview asks no model")
+
+    async def ask_many(self, model: str, requests: Sequence[ChatRequest]) -> list[Reply]:
+        raise NotImplementedError("a preview asks no model")
+
+
+async def preview(prepared: Prepared, agent: str | None = None) -> list[Preview]:
+    """The prompts of a scenario, with the first exemplars and problems that its seed gives.
+
+    Args:
+        prepared: The scenario.
+        agent: Only this agent's; None: the teacher's, one of each kind of student, and so on.
+
+    Raises:
+        InputError: Nobody in the room is called `agent`.
+    """
+    file, task = prepared.file, prepared.task
+    ctx = Context(Seeds(file.seed), lambda event: None, _NobodyAsked())
+    room = seat_room(prepared.classroom, prepared.seats, task, None, ctx)
+    names = [seat.name for seat in prepared.seats]
+    if agent is not None and agent not in names:
+        close = nearest(agent, names)
+        raise InputError(
+            f"nobody in the room is called '{agent}'" + (f"; did you mean '{close}'?" if close else ""),
+            valid=names,
+            remedy="Name one of the agents.",
+        )
+    chosen = ctx.seeds.at("start", 0).rng().sample(task.train, min(file.method.exemplars, len(task.train)))
+    exemplars = tuple(Exemplar(p.question, p.answer, p.rationale, p.id) for p in chosen)
+    lecture = "…the lecture that the teacher wrote…" if file.method.material == "lecture" else None
+    material = Material(() if lecture else exemplars, lecture, by=room.lead.name)
+    heard = await presented(room, material, file.lesson, ctx)
+    wanted = [agent] if agent is not None else _typical(prepared)
+    return [shown for name in wanted for shown in _prompts_of(prepared, room, name, material, heard)]
+
+
+def _typical(prepared: Prepared) -> list[str]:
+    """One seat for each different (agent, persona, model)."""
+    kinds = {(s.role, s.agent.title, s.persona and s.persona.title, s.model): s.name for s in reversed(prepared.seats)}
+    return [seat.name for seat in prepared.seats if seat.name in kinds.values()]
+
+
+def _prompts_of(
+    prepared: Prepared, room: Room, name: str, material: Material, heard: dict[str, Notes]
+) -> Iterator[Preview]:
+    everyone: dict[str, ClassroomAgent] = {
+        **room.teachers,
+        **room.assistants,
+        **room.students,
+        room.examiner.name: room.examiner,
+    }
+    agent = everyone[name]
+    role = agent.seat.role
+    uses = uses_needed(prepared.file, role, rubric=prepared.task.grader == "rubric")
+    item = next(p for p in prepared.task.train if p.question not in {e.question for e in material.exemplars})
+    path = CallPath(1, "preview", name)
+    head = agent.knowing(material) if isinstance(agent, Teacher) else agent.head(heard.get(name, Notes()))
+    choices = prepared.task.labels
+    if role in ("teacher", "student"):
+        yield Preview(name, role, "answer", agent.exam_requests(path, head, [item], choices)[0])
+    if isinstance(agent, Teacher):
+        failures = [Failure(item, (("student", None),))]
+        shown = failures_as_values(failures)
+        exam = Exam(1, (item,), "sampled")
+        report = report_text(room, exam, [Sitting("student", (item,), (Grade("wrong"),))], failures)
+        makers: dict[str, Callable[[], ChatRequest]] = {
+            "write": lambda: agent.first_material(path, prepared.file.method.exemplars, lecture=bool(material.lecture)),
+            "reflect": lambda: agent.reflection(path, material, shown, report),
+            "rewrite": lambda: agent.rewriting(path, material, shown, ["…its reflection…"]),
+            "repair": lambda: agent.repair(path, material, "…its reply…", "…what is wrong with it…"),
+            "choose": lambda: agent.choice(path, material, prepared.task.train[-3:], shown),
+        }
+        for use, make in makers.items():
+            if use in uses:
+                yield Preview(name, role, use, make())
+    values: Mapping[str, Any] = {
+        "exemplars": [],
+        "heard": [],
+        "number": 1,
+        "turn": 1,
+        "peers": ["a peer"],
+        "pupils": ["a student"],
+    }
+    asking = {"asker": "a student", "question": "…a question…"}
+    spoken: tuple[Purpose, ...] = ("ask", "discuss", "pass_on", "reply")
+    for use in spoken:
+        if use in uses:
+            yield Preview(name, role, use, agent.request(path, use, head, {**values, **asking}))
+    if "set_exam" in uses:
+        yield Preview(name, role, "set_exam", room.examiner.new_problems(path, 4, prepared.task.train[:4]))
+    if "judge" in uses:
+        yield Preview(name, role, "judge", room.examiner.judgement(path, head, "student", item, "…the answer…"))

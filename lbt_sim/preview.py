@@ -67,7 +67,7 @@ async def preview(prepared: Prepared, agent: str | None = None) -> list[Preview]
             valid=names,
             remedy="Name one of the agents.",
         )
-    chosen = ctx.seeds.at("start", 0).rng().sample(task.train, min(file.method.exemplars, len(task.train)))
+    chosen = ctx.seeds.at("start", 0).rng().sample(room.teachable, min(file.method.exemplars, len(room.teachable)))
     exemplars = tuple(Exemplar(p.question, p.answer, p.rationale, p.id) for p in chosen)
     lecture = "…the lecture that the teacher wrote…" if file.method.material == "lecture" else None
     material = Material(() if lecture else exemplars, lecture, by=room.lead.name)

@@ -64,7 +64,7 @@ async def _first_material(room: Room, spec: M3Spec, index: int, ctx: Context) ->
             return read
         text = f"round 0: the material that {teacher.name} wrote is {read[0]} ({read[1]}); it was sampled from train"
         ctx.emit(Event(f"r0/write/{index}", "notice", {"text": text}))
-    chosen = ctx.seeds.at("start", index).rng().sample(room.task.train, min(spec.exemplars, len(room.task.train)))
+    chosen = ctx.seeds.at("start", index).rng().sample(room.teachable, min(spec.exemplars, len(room.teachable)))
     exemplars = tuple(map(_exemplar, chosen))
     if spec.material == "lecture":
         lines = "\n".join(f"- {e.question} -> {e.answer}" for e in exemplars)
@@ -244,10 +244,12 @@ def _menu(room: Room, feedback: Feedback, exemplars: Sequence[Exemplar], spec: M
     """
     rng = seeds.rng()
     taken = {exemplar.question for exemplar in exemplars}
+    teachable = {problem.question for problem in room.teachable}
     failed = [f.problem for f in feedback.failures if f.problem.question not in taken]
+    failed = [p for p in failed if p.question in teachable or not room.guard.leaks(p.question)]
     led = rng.sample(failed, min(len(failed), spec.revise.menu)) if spec.revise.feedback == "failures" else []
     shown = {problem.question for problem in led} | taken
-    rest = [problem for problem in room.task.train if problem.question not in shown]
+    rest = [problem for problem in room.teachable if problem.question not in shown]
     menu = led + rng.sample(rest, min(len(rest), spec.revise.menu - len(led)))
     rng.shuffle(menu)
     return menu

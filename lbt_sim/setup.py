@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lbt_sim.classroom import Classroom, build_classroom
 from lbt_sim.errors import ScenarioError, TemplateError
+from lbt_sim.grading.load import open_grader
 from lbt_sim.roles.uses import COMMON, NEEDED, USES
 from lbt_sim.scenario.load import LoadedScenario, Seat, resolve_agents, resolve_classroom
 from lbt_sim.scenario.loaded import read_classroom
@@ -47,6 +48,8 @@ def prepare(loaded: LoadedScenario) -> Prepared:
     seeds = Seeds(loaded.file.seed)
     classroom = build_classroom(plan.file, room, seed=seeds, read_file=plan.read_file)
     task = load_task(loaded.file.task, seed=loaded.file.seed, find_data=loaded.data_file, place=loaded.place)
+    if task.grader != "rubric":
+        open_grader(task)  # says now what would not suit it later; it starts nothing before it grades
     prepared = Prepared(loaded, seats, classroom, task)
     _check_method(prepared)
     _check_engines(prepared)

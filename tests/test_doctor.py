@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from lbt_sim import doctor
 from lbt_sim.doctor import Finding, diagnose
 

@@ -76,6 +76,9 @@ class Native:
         host = str(folder / "engine.sock") if folder else "127.0.0.1"
         try:
             server = xllamacpp.Server(_params(xllamacpp, setup, host, key))
+            # A first token shows that the model can chat. It also makes closing safe: freed before its thread has
+            # begun to serve, the native server waits for that thread for ever.
+            server.handle_chat_completions({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1})
         except Exception as error:
             _remove(folder)
             raise ModelUnavailable(
@@ -165,11 +168,12 @@ def _params(xllamacpp: Any, setup: Setup, host: str, key: str) -> Any:
 def _why(path: Path) -> str:
     """What llama.cpp says about a file that it does not load, asked in a process of its own."""
     code = (
-        "import sys, xllamacpp\n"
+        "import os, sys, xllamacpp\n"
         "params = xllamacpp.CommonParams()\n"
         "params.model.path = sys.argv[1]\n"
         f"params.n_ctx, params.warmup, params.verbosity = 256, False, {ERRORS}\n"
-        "xllamacpp.Server(params)\n"
+        "server = xllamacpp.Server(params)\n"
+        "os._exit(0)\n"  # freeing it here might never end, see `load`
     )
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and code; the path is an argument

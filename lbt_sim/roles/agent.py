@@ -85,7 +85,7 @@ class ClassroomAgent(BaseChatAgent):
                 remedy=f"Add `{use}:` under `prompts` in the agent's YAML, with a template file beside it.",
             )
         persona = self.seat.persona.text if self.seat.persona else ""
-        return template.render(name=self.name, role=self.seat.role, persona=persona, task=self._task_card, **values)
+        return template.render(name=self.name, role=self.seat.role, persona=persona, task=self._task_card, **values).rstrip("\n")
 
     def head(self, notes: Notes = Notes(), *, lecture: str | None = None) -> Head:  # noqa: B008 - frozen
         """The part of a prompt that all items of an exam share: who I am, what I have heard, worked examples."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from lbt_sim.classroom import Classroom
 from lbt_sim.events import EventSink
@@ -53,6 +54,11 @@ class Room:
     def choices(self) -> tuple[str, ...]:
         """The labels that answers are constrained to; empty for open answers."""
         return self.grader.choices if self.grader else ()
+
+    @cached_property
+    def teachable(self) -> tuple[Problem, ...]:
+        """Train problems that may become exemplars: those that are no held-out problem, nor nearly one."""
+        return tuple(problem for problem in self.task.train if not self.guard.leaks(problem.question))
 
     async def grade(self, path: CallPath, answers: Sequence[tuple[str, Problem, Reply]]) -> list[Grade]:
         """Grades (student, problem, reply) by the task's grader, or by the examiner's model and the rubric."""

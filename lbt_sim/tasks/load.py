@@ -93,7 +93,13 @@ def _source(spec: TaskSpec, at: Callable[[str], Place]) -> str:
 def _generated(spec: TaskSpec, seed: int, at: Callable[[str], Place]) -> Task:
     generate = _generator(cast(str, spec.name), at("task.name"))
     train, held_out = spec.train or GENERATED[0], spec.held_out or GENERATED[1]
-    task = generate(train=train, held_out=held_out, seed=seed, options=spec.options)
+    try:
+        task = generate(train=train, held_out=held_out, seed=seed, options=spec.options)
+    except TaskError as error:
+        # A generator knows which key it dislikes, not in which file and line that stands.
+        key = (error.where and error.where.key) or "task.name"
+        where = at("task.options" if key.startswith("task.options.") else key)
+        raise TaskError(error.what, where=where, valid=error.valid, remedy=error.remedy) from None
     name = task.name
     kept, notices = keep_apart(_placed(task.train, name), _placed(task.held_out, name), spec.duplicates, at("task"))
     return replace(

@@ -11,7 +11,7 @@ from rich.text import Text
 from lbt_sim.transcript.figures import broken, score
 from lbt_sim.transcript.theme import OUTCOMES, UNICODE, Look
 
-__all__ = ["exam_grid", "fit", "item_row", "spread"]
+__all__ = ["exam_grid", "fit", "is_scaled", "item_row", "spread"]
 
 _ORDER = "".join(OUTCOMES)
 _NAME = 16
@@ -58,7 +58,7 @@ def exam_grid(rows: Sequence[tuple[str, str]], width: int, height: int, look: Lo
     """
     if not rows or height < 1:
         return []
-    name = min(max(cell_len(student) for student, _ in rows), _NAME, max(width // 4, 6))
+    name = _name_width(rows, width)
     if len(rows) <= height:
         return [_row(student, letters, name, width, look) for student, letters in rows]
     head = f"all {len(rows):,}"
@@ -72,12 +72,26 @@ def exam_grid(rows: Sequence[tuple[str, str]], width: int, height: int, look: Lo
     return lines
 
 
+def is_scaled(rows: Sequence[tuple[str, str]], width: int) -> bool:
+    """Whether rows of `width` cells are too short for the items, so that they show shares, not items in order."""
+    return any(len(letters) > _cells(letters, _name_width(rows, width), width) for _, letters in rows)
+
+
+def _name_width(rows: Sequence[tuple[str, str]], width: int) -> int:
+    return min(max(cell_len(student) for student, _ in rows), _NAME, max(width // 4, 6))
+
+
+def _cells(letters: str, name: int, width: int) -> int:
+    """How many cells there are for marks, between the name and the score."""
+    return max(width - name - 2 * len(str(len(letters))) - 3, 0)
+
+
 def _row(student: str, letters: str, name: int, width: int, look: Look) -> Text:
     done = len(letters) - letters.count(".") - letters.count("a")
     right, of = score(letters)
     points = f"{right}/{of}" if done else ""
     tail = len(f"{len(letters)}/{len(letters)}")
-    cells = max(width - name - tail - 2, 0)
+    cells = _cells(letters, name, width)
     row = look.line(student, name, "lbt.student")
     row.append(" " * (name - row.cell_len + 1))
     marks = look.marks(fit(letters, cells))
@@ -99,13 +113,13 @@ def _everyone(head: str, rows: Sequence[tuple[str, str]], name: int, width: int,
         for letters, (right, of) in ((letters, score(letters)) for _, letters in rows)
         if of and "a" not in letters and "." not in letters
     ]
-    tail = ""
+    tails = [""]
     if scores:
-        dash = look.glyph("dash")
+        mean = f" mean {sum(scores) / len(scores):.2f}"
+        whole = f"{mean} ({min(scores):.2f}{look.glyph('dash')}{max(scores):.2f})"
         graded = "" if len(scores) == len(rows) else f" {len(scores):,} graded,"
-        tail = f"{graded} mean {sum(scores) / len(scores):.2f} ({min(scores):.2f}{dash}{max(scores):.2f})"
-    if cell_len(tail) > width - name - 8:
-        tail = tail.split(" (")[0]
+        tails = [graded + whole, graded + mean, mean, ""]
+    tail = next(tail for tail in tails if cell_len(tail) <= max(width - name - 6, 0))
     cells = max(width - name - 1 - cell_len(tail), 0)
     row = Text(look.cut(head, name).ljust(name + 1), "lbt.title", no_wrap=True)
     row.append_text(look.marks(_scaled(counts, min(cells, sum(counts.values()), 40))))

@@ -47,6 +47,8 @@ class LiveRoom:
         self.room = Room()
         self._meter = meter
         self._console = dressed(console) if console else make_console()
+        # A console on standard error looks that up at every write, and would find what we put there meanwhile.
+        self._console.file = self._console.file
         self._view = RoomView(look_of(self._console))
         self._pace = Pace()
         self._pause = 1.0 / per_second

@@ -11,7 +11,7 @@ from rich.text import Text
 from lbt_sim.models.recorded import Meter
 from lbt_sim.transcript.curve import learning_curve
 from lbt_sim.transcript.figures import bar, count, duration, plural
-from lbt_sim.transcript.grid import exam_grid
+from lbt_sim.transcript.grid import exam_grid, is_scaled
 from lbt_sim.transcript.panels import beside, boxed
 from lbt_sim.transcript.room import Pace, Room, Said
 from lbt_sim.transcript.theme import UNICODE, Look
@@ -144,8 +144,8 @@ class RoomView:
             title.append(f" ({plural(room.items, 'item')}")
             if len(room.taught) > 1 and material in room.taught:
                 title.append(f", material {room.taught.index(material) + 1} of {len(room.taught)}")
-            title.append(")")
             rows = room.outcomes(meter, material)
+            title.append(", as shares" if is_scaled(rows[:1], width - 4) else "").append(")")
         lines = exam_grid(rows, width - 4, max(height - 2, 0), self.look)
         if not lines:
             lines = [Text("no exam yet", "lbt.label")]

@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from lbt_sim.transcript.figures import interval, plural, share
-from lbt_sim.transcript.grid import exam_grid, item_row
+from lbt_sim.transcript.grid import exam_grid, is_scaled, item_row
 from lbt_sim.transcript.material import changes, origin, standing, whole
 from lbt_sim.transcript.page import Page
 from lbt_sim.transcript.read import CallFilter
@@ -109,8 +109,9 @@ def _exam(page: Page, round_: int, grades: Mapping[str, Sequence[Data]], height:
     _section(page, "exam", f"{plural(len(exam['items']), 'problem')}, {exam['set_by']}")
     seen: set[str] = set()
     for material, sat in grades.items():
-        page.out(Text(f"taught with {material}", "lbt.label"), indent=2)
         rows = [(data["student"], data["outcomes"]) for data in sat]
+        shares = "; a row is too short for all items and shows shares" if is_scaled(rows, page.width - 4) else ""
+        page.out(Text(f"taught with {material}{shares}", "lbt.label"), indent=2)
         seen.update(*(letters for _, letters in rows))
         page.out(*exam_grid(rows, page.width - 4, height, page.look), indent=4)
         if height > _GRID and len(rows) > 1:

@@ -69,7 +69,7 @@ def summary(
 
 @dataclass(frozen=True, slots=True)
 class _Rounds:
-    """The table of rounds. Students are put together where their columns do not fit."""
+    """The table of rounds. Where it does not fit, it goes without the less important columns."""
 
     rounds: Sequence[Mapping[str, Any]]
     candidates: Mapping[int, tuple[int, int]]
@@ -80,13 +80,14 @@ class _Rounds:
         names = tuple({name: None for entry in self.rounds for name in entry.get("students") or {}})
         separate = [False] if len(names) <= _STUDENT_COLUMNS else []
         table = Table()
-        for together, material in product([*separate, True], [True, False]):
-            table = self._table(_Students(names, together, self.look), material=material)
+        for together, kept, material in product([*separate, True], [True, False], [True, False]):
+            table = self._table(_Students(names, together, self.look), kept=kept, material=material)
             if Measurement.get(console, endless, table).maximum <= options.max_width:
                 break
         yield table
 
-    def _table(self, students: _Students, *, material: bool) -> Table:
+    def _table(self, students: _Students, *, kept: bool, material: bool) -> Table:
+        """With columns for the candidates kept and the material, or without."""
         look = self.look
         table = Table(
             box=box.SIMPLE_HEAD if look.unicode else box.ASCII,
@@ -95,7 +96,8 @@ class _Rounds:
             header_style="lbt.label",
         )
         heads = [Text(head) for head in ("round", "accuracy", "95 %", "F1", *self._others())] + students.heads()
-        heads += [Text("kept")] if self.candidates else []
+        kept = kept and bool(self.candidates)
+        heads += [Text("kept")] if kept else []
         for head in heads:
             table.add_column(head, justify="right", no_wrap=True)
         if material:
@@ -106,9 +108,9 @@ class _Rounds:
             cells = [Text(str(entry["round"])), *_teacher(entry["teacher"], best, look)]
             cells += [_score((entry.get("teachers") or {}).get(name), look) for name in self._others()]
             cells += students.cells(entry)
-            if self.candidates:
-                tried, kept = self.candidates.get(entry["round"], (0, 0))
-                cells.append(Text(f"{kept} of {tried}" if tried else look.glyph("dash")))
+            if kept:
+                tried, stayed = self.candidates.get(entry["round"], (0, 0))
+                cells.append(Text(f"{stayed} of {tried}" if tried else look.glyph("dash")))
             cells += [look.line(str(entry.get("material") or ""), 24)] if material else []
             table.add_row(*cells)
         return table

@@ -271,6 +271,13 @@ def test_generators_are_reached_by_name(data, name):
     assert data.load(name=name, train=20, held_out=6, seed=3).train != task.train
 
 
+def test_errors_of_a_generator_say_where_in_the_scenario(data):
+    error = data.fails(name="reviews", options={"ironie": 1.0})
+    assert error.where == Place("s.yaml", 3, "task.options")
+    assert "'ironie' is not an option of 'reviews'; did you mean 'irony'?" in error.what
+    assert "did you mean 'trays'" in data.fails(name="arithmetic", options={"family": "tray"}).what
+
+
 def test_unknown_generator_names_the_nearest(data):
     error = data.fails(name="review")
     assert "did you mean 'reviews'?" in error.what

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from hashlib import blake2b
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from lbt_sim.events import Event
 from lbt_sim.ledger import Ledger, StoredCall
+from lbt_sim.transcript.theme import make_console
 
 EVIL = (
     "\x1b[31mred \x1b]8;;http://evil\x07link\x1b]8;;\x07 [red]tag[/red] [link=http://x]y[/link] \u202eover \u200bzero"
@@ -163,8 +168,21 @@ def whole_run() -> Iterator[Event | StoredCall]:
 
 
 async def write_run(folder: Path, rows: Iterator[Event | StoredCall]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     async with Ledger(folder) as ledger:
         for row in rows:
             ledger.put(row)
     return folder
+
+
+class Screen:
+    """A console that writes into memory."""
+
+    def __init__(self, *, color: bool, width: int, height: int) -> None:
+        self.stream = StringIO()
+        self.console: Console = make_console(self.stream, color=color, width=width)
+        self.console.height = height
+
+    @property
+    def text(self) -> str:
+        return self.stream.getvalue()

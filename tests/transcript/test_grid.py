@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbt_sim.transcript.grid import exam_grid, fit, item_row, spread
+from lbt_sim.transcript.grid import exam_grid, fit, is_scaled, item_row, spread
 from lbt_sim.transcript.theme import Look
 
 letters = st.text("cwitfa.", max_size=90)
@@ -59,6 +59,11 @@ def test_a_spread_is_even_and_without_repeats(total, wanted):
     chosen = spread(total, wanted)
     assert len(chosen) == min(total, wanted)
     assert sorted(set(chosen)) == chosen
+
+
+def test_a_row_says_whether_it_shows_items_or_shares():
+    assert not is_scaled([("a", "c" * 24)], 60)
+    assert is_scaled([("a", "c" * 100)], 60)
 
 
 def test_the_share_who_got_an_item():

@@ -12,24 +12,11 @@ from lbt_sim.transcript.safe import plain_text
 anything = st.text(st.characters(exclude_categories=()), max_size=60)
 nasty = st.lists(
     st.sampled_from(
-        ["\x1b[2J", "\x1b]0;t\x07", "\x9b31m", "\u202e", "\u2066", "\u200b", "\ufeff", "\U000e0041", "\u0301" * 6]
-        + [
-            "\r",
-            "\r\n",
-            "\n",
-            "\t",
-            "\x00",
-            "\x7f",
-            "\ud800",
-            "\u2028",
-            "\u3164",
-            "a",
-            "é",
-            "日本",
-            "🎓",
-            "👩\u200d🎓",
-            "❤️",
-        ]
+        (
+            *("\x1b[2J", "\x1b]0;t\x07", "\x9b31m", "\u202e", "\u2066", "\u200b", "\ufeff", "\U000e0041"),
+            *("\u0301" * 6, "\r", "\r\n", "\n", "\t", "\x00", "\x7f", "\ud800", "\u2028", "\u3164"),
+            *("a", " ", "é", "日本", "🎓", "👩\u200d🎓", "❤\ufe0f"),
+        )
     )
 ).map("".join)
 

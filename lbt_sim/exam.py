@@ -125,7 +125,10 @@ async def _written(room: Room, spec: ExamSpec, round_: int, ctx: Context) -> lis
     if len(problems) < spec.problems:
         missing = spec.problems - len(problems)
         why = ", ".join(f"{count} {reason}" for reason, count in refused.items() if count)
-        text = f"exam of round {round_}: {len(problems)} written problems passed the checks ({why or 'too few written'}); {missing} were sampled from train"
+        text = (
+            f"exam of round {round_}: {len(problems)} written problems passed the checks ({why or 'too few written'})"
+        )
+        text += f"; {missing} were sampled from train"
         ctx.emit(Event(f"r{round_}/exam", "notice", {"text": text}))
         problems += (
             ctx.seeds.at("exam", round_, "fill").rng().sample(room.task.train, min(missing, len(room.task.train)))

@@ -14,32 +14,17 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from lbt_sim.errors import InputError, Place, RunError
 from lbt_sim.events import Event
+from lbt_sim.ledger_file import LEDGER_FILE, connect, damaged
 
 __all__ = ["LEDGER_FILE", "Ledger", "LedgerReader", "PathTuple", "StoredCall"]
 
-LEDGER_FILE = "run.sqlite"
-_APPLICATION_ID = 0x6C627473
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE heads (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, turns TEXT NOT NULL);
-CREATE TABLE kinds (id INTEGER PRIMARY KEY, model TEXT NOT NULL, purpose TEXT NOT NULL, sampling TEXT NOT NULL,
-  choices TEXT NOT NULL, UNIQUE (model, purpose, sampling, choices));
-CREATE TABLE calls (
-  id INTEGER PRIMARY KEY,
-  round INTEGER NOT NULL, step TEXT NOT NULL, agent TEXT NOT NULL, item TEXT NOT NULL, sample INTEGER NOT NULL,
-  key BLOB NOT NULL, shared INTEGER NOT NULL, kind INTEGER NOT NULL, head INTEGER NOT NULL, last TEXT NOT NULL,
-  seed INTEGER, text TEXT NOT NULL, finish TEXT NOT NULL, logprobs TEXT, prompt_tokens INTEGER,
-  cached_tokens INTEGER, completion_tokens INTEGER, reasoning TEXT, error TEXT, seconds REAL NOT NULL);
-CREATE UNIQUE INDEX calls_path ON calls (round, step, agent, item, sample);
-CREATE INDEX calls_key ON calls (key) WHERE seed IS NULL AND shared = 0;
-CREATE TABLE events (path TEXT NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY (path, kind));
-"""
 _CALL_COLUMNS = (
     "round, step, agent, item, sample, key, shared, kind, head, last, seed, text, finish, logprobs, prompt_tokens, "
     "cached_tokens, completion_tokens, reasoning, error, seconds"
@@ -111,36 +96,8 @@ class _Job:
             else:
                 self.future.set_exception(error)
 
-        self.loop.call_soon_threadsafe(deliver)
-
-
-def _connect(file: Path, *, read_only: bool) -> sqlite3.Connection:
-    uri = f"{file.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-    try:
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-        found = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.Error as error:
-        raise InputError(
-            f"the ledger cannot be opened: {error}",
-            where=Place(str(file)),
-            remedy="Is this a run folder, and is it readable? A run folder holds scenario.yaml, manifest.json, run.sqlite.",
-        ) from error
-    if (found, version) == (0, 0) and not read_only:
-        connection.executescript(
-            f"PRAGMA journal_mode=WAL; BEGIN; {_SCHEMA} PRAGMA application_id={_APPLICATION_ID}; "
-            f"PRAGMA user_version={_VERSION}; COMMIT;"
-        )
-    elif (found, version) != (_APPLICATION_ID, _VERSION):
-        connection.close()
-        raise InputError(
-            f"this is not a ledger of this version (found version {version}, expected {_VERSION})",
-            where=Place(str(file)),
-            remedy="Read it with the lbt-sim version named in its manifest.json.",
-        )
-    if not read_only:
-        connection.executescript("PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY;")
-    return connection
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more, and the writer goes on
+            self.loop.call_soon_threadsafe(deliver)
 
 
 class Ledger:
@@ -148,23 +105,35 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / LEDGER_FILE
-        self._connection = _connect(self.file, read_only=False)
+        self._connection = connect(self.file, read_only=False)
         self._queue: queue.SimpleQueue[StoredCall | Event | _Job | None] = queue.SimpleQueue()
-        self._heads: dict[bytes, int] = {
-            digest: number for number, digest in self._connection.execute("SELECT id, digest FROM heads")
-        }
-        self._kinds: dict[tuple[str, str, str, str], int] = {
-            (model, purpose, sampling, choices): number
-            for number, model, purpose, sampling, choices in self._connection.execute("SELECT * FROM kinds")
-        }
-        made, shared = self._connection.execute("SELECT count(*), total(shared) FROM calls").fetchone()
-        self.committed_at_open = int(made)
-        """Calls that the ledger held when it was opened; 0 for a fresh run, which then skips look-ups by path."""
-        self.paid_at_open = int(made - shared)
-        """Those of them that a model had answered (not shared)."""
+        try:
+            self._take_stock()
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise damaged(self.file, error) from error
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
         self._thread.start()
+
+    def _take_stock(self) -> None:
+        """What the file holds already."""
+        execute = self._connection.execute
+        self._heads: dict[bytes, int] = {digest: number for number, digest in execute("SELECT id, digest FROM heads")}
+        self._kinds: dict[tuple[str, str, str, str], int] = {
+            (model, purpose, sampling, choices): number
+            for number, model, purpose, sampling, choices in execute("SELECT * FROM kinds")
+        }
+        calls, paid, tokens = execute(
+            "SELECT count(*), total(1 - shared), "
+            "total(iif(shared, 0, ifnull(prompt_tokens, 0) + ifnull(completion_tokens, 0))) FROM calls"
+        ).fetchone()
+        self.committed_at_open = int(calls)
+        """Calls that the ledger held when it was opened; 0 for a fresh run, which then skips look-ups by path."""
+        self.paid_at_open = int(paid)
+        """Those of them that a model had answered (not shared)."""
+        self.tokens_at_open = int(tokens)
+        """Prompt and completion tokens of the paid ones."""
 
     async def __aenter__(self) -> Ledger:
         return self
@@ -226,7 +195,11 @@ class Ledger:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._queue.put(_Job(work, loop, future))
-        return await future
+        try:
+            return await future
+        except sqlite3.Error as error:
+            self._check()  # it could not be written
+            raise damaged(self.file, error) from error
 
     def _check(self) -> None:
         if self._error is not None:
@@ -278,20 +251,23 @@ class Ledger:
             )
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # a full disk has rolled it back already
+                connection.execute("ROLLBACK")
             raise
 
     def _row(self, call: StoredCall) -> tuple[Any, ...]:
         head = self._heads.get(call.head_digest)
         if head is None:
-            head = self._insert("INSERT INTO heads (digest, turns) VALUES (?, ?)", (call.head_digest, call.head_turns))
+            head = self._insert(
+                "INSERT INTO heads (digest, turns) VALUES (?, ?)", (call.head_digest, _storable(call.head_turns))
+            )
             self._heads[call.head_digest] = head
         kind_key = (call.model, call.purpose, call.sampling, call.choices)
         kind = self._kinds.get(kind_key)
         if kind is None:
             kind = self._insert("INSERT INTO kinds (model, purpose, sampling, choices) VALUES (?, ?, ?, ?)", kind_key)
             self._kinds[kind_key] = kind
-        return (*call[:7], kind, head, *call[13:])
+        return (*call[:7], kind, head, *map(_storable, call[13:]))
 
     def _insert(self, sql: str, values: tuple[Any, ...]) -> int:
         number = self._connection.execute(sql, values).lastrowid
@@ -310,7 +286,8 @@ class LedgerReader:
                 where=Place(str(file)),
                 remedy="Give a run folder: `lbt-sim run` prints where it puts one (runs/… by default).",
             )
-        self._connection = _connect(file, read_only=True)
+        self.file = file
+        self._connection = connect(file, read_only=True)
 
     def __enter__(self) -> LedgerReader:
         return self
@@ -320,32 +297,50 @@ class LedgerReader:
 
     def calls(self, where: str = "1", values: Sequence[Any] = (), *, limit: int = -1) -> Iterator[StoredCall]:
         """Recorded calls in the order of their commits; `where` is SQL over `c` (calls), `k` (kinds), `h` (heads)."""
-        rows = self._connection.execute(_SELECT_CALL + f"WHERE {where} ORDER BY c.id LIMIT ?", (*values, limit))
+        rows = self._rows(_SELECT_CALL + f"WHERE {where} ORDER BY c.id LIMIT ?", (*values, limit))
         return map(StoredCall._make, rows)
 
     def count(self, where: str = "1", values: Sequence[Any] = ()) -> int:
         """How many recorded calls there are."""
         sql = f"SELECT count(*) FROM calls c WHERE {where}"  # noqa: S608 - `where` is ours
-        return int(self._connection.execute(sql, values).fetchone()[0])
+        return int(next(self._rows(sql, values))[0])
 
     def totals(self) -> Mapping[str, int]:
         """Calls, shared calls, failed calls and tokens of the whole run."""
         names = ("calls", "shared", "failed", "prompt_tokens", "cached_tokens", "completion_tokens")
-        row = self._connection.execute(
-            "SELECT count(*), total(shared), total(finish = 'failed'), total(iif(shared, 0, prompt_tokens)), "
-            "total(iif(shared, 0, cached_tokens)), total(iif(shared, 0, completion_tokens)) FROM calls"
-        ).fetchone()
+        row = next(
+            self._rows(
+                "SELECT count(*), total(shared), total(finish = 'failed'), total(iif(shared, 0, prompt_tokens)), "
+                "total(iif(shared, 0, cached_tokens)), total(iif(shared, 0, completion_tokens)) FROM calls"
+            )
+        )
         return dict(zip(names, map(int, row), strict=True))
 
     def events(self, *kinds: str, path: str = "*") -> Iterator[Event]:
         """Events in the order in which they first happened; `path` is a GLOB."""
         marks = f"AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
-        rows = self._connection.execute(
+        rows = self._rows(
             f"SELECT path, kind, data FROM events WHERE path GLOB ? {marks} ORDER BY rowid",  # noqa: S608
             (path, *kinds),
         )
         return (Event(path, kind, json.loads(data)) for path, kind, data in rows)
 
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        try:
+            yield from self._connection.execute(sql, values)
+        except sqlite3.OperationalError:
+            raise  # SQL that is wrong is a bug of ours
+        except sqlite3.DatabaseError as error:
+            raise damaged(self.file, error) from error
+
+
+def _storable(value: Any) -> Any:
+    """The value; half characters (lone surrogates), which UTF-8 cannot hold, become question marks."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "replace").decode()
+    return value
+
 
 def _json(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text: str = _storable(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+    return text

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from lbt_sim.tasks.base import Exemplar
 
 __all__ = ["parse_exemplars"]
 
-_BLOCK = re.compile(
-    r"^\W*(?:Q|Question)\W*:\s*(?P<question>.+?)\s*^\W*(?:A|Answer)\W*:\s*(?P<answer>[^\n]+)",
-    re.IGNORECASE | re.MULTILINE | re.DOTALL,
-)
+_ASKED = re.compile(r"^\W{0,8}(?:Q|Question)\W{0,8}?:[ \t]*", re.IGNORECASE)
+_ANSWERED = re.compile(r"^\W{0,8}(?:A|Answer)\W{0,8}?:[ \t]*", re.IGNORECASE)
 _MAX_QUESTION = 4_000
+_MAX_TEXT = 200_000
+"""Characters of a reply that are read: a runaway reply of megabytes costs no more than a long one."""
+_MAX_STARTS = 200
+"""Brackets that are tried as the beginning of a JSON value."""
 
 
 def parse_exemplars(text: str, labels: Sequence[str], count: int | None = None) -> list[Exemplar] | str:
@@ -30,9 +34,10 @@ def parse_exemplars(text: str, labels: Sequence[str], count: int | None = None) 
             quotes and a full stop.
         count: How many exemplars are wanted at most; more are cut off. None: any number.
     """
+    text = text[:_MAX_TEXT]
     rows = _from_json(text)
     if rows is None:
-        rows = [{"question": m["question"], "answer": m["answer"]} for m in _BLOCK.finditer(text)]
+        rows = _from_blocks(text)
     if not rows:
         return "no exemplars found: neither a JSON list of {question, answer} nor lines 'Q: …' and 'A: …'"
     exemplars: dict[str, Exemplar] = {}
@@ -46,11 +51,12 @@ def parse_exemplars(text: str, labels: Sequence[str], count: int | None = None) 
 
 
 def _from_json(text: str) -> list[Any] | None:
+    """The first JSON list of objects in `text`, be it inside an object or a fence; one object is a list of one."""
     decoder = json.JSONDecoder()
-    for match in re.finditer(r"[\[{]", text):
+    for match in islice(re.finditer(r"[\[{]", text), _MAX_STARTS):
         try:
             value, _ = decoder.raw_decode(text, match.start())
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # ValueError: no JSON, or a number of thousands of digits
             continue
         if isinstance(value, dict):
             inner = next((v for v in value.values() if isinstance(v, list)), None)
@@ -58,6 +64,21 @@ def _from_json(text: str) -> list[Any] | None:
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
             return value
     return None
+
+
+def _from_blocks(text: str) -> list[Any]:
+    """`Q: …` down to the next `A: …`, whose line is the answer."""
+    rows: list[Any] = []
+    asked: list[str] | None = None
+    for line in text.splitlines():
+        if start := _ASKED.match(line):
+            asked = [line[start.end() :]]
+        elif asked is not None and (start := _ANSWERED.match(line)):
+            rows.append({"question": "\n".join(asked), "answer": line[start.end() :]})
+            asked = None
+        elif asked is not None:
+            asked.append(line)
+    return rows
 
 
 def _exemplar(row: Any, labels: Sequence[str]) -> Exemplar | str:
@@ -68,6 +89,8 @@ def _exemplar(row: Any, labels: Sequence[str]) -> Exemplar | str:
         return f"its question has {len(question)} characters, more than {_MAX_QUESTION}"
     if not isinstance(answer, str | int | float) or not str(answer).strip():
         return "it has no answer"
+    if isinstance(answer, float) and not math.isfinite(answer):
+        return f"its answer {answer} is no number"
     said = str(answer).strip()
     if labels:
         bare = said.strip(" \t\"'`*.").casefold()

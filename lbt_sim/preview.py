@@ -101,15 +101,16 @@ def _prompts_of(
     if role in ("teacher", "student"):
         yield Preview(name, role, "answer", agent.exam_requests(path, head, [item], choices)[0])
     if isinstance(agent, Teacher):
+        count = prepared.file.method.exemplars
         failures = [Failure(item, (("student", None),))]
         shown = failures_as_values(failures)
         exam = Exam(1, (item,), "sampled")
         report = report_text(room, exam, [Sitting("student", (item,), (Grade("wrong"),))], failures)
         makers: dict[str, Callable[[], ChatRequest]] = {
-            "write": lambda: agent.first_material(path, prepared.file.method.exemplars, lecture=bool(material.lecture)),
+            "write": lambda: agent.first_material(path, count, lecture=bool(material.lecture)),
             "reflect": lambda: agent.reflection(path, material, shown, report),
-            "rewrite": lambda: agent.rewriting(path, material, shown, ["…its reflection…"]),
-            "repair": lambda: agent.repair(path, material, "…its reply…", "…what is wrong with it…"),
+            "rewrite": lambda: agent.rewriting(path, material, shown, ["…its reflection…"], count),
+            "repair": lambda: agent.repair(path, material, "…its reply…", "…what is wrong with it…", count),
             "choose": lambda: agent.choice(path, material, prepared.task.train[-3:], shown),
         }
         for use, make in makers.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NoReturn, cast
 
@@ -28,6 +28,8 @@ MAX_OUTPUT = 1_000_000
 """Characters of what it renders to, and of any text on the way there."""
 MAX_ITERATIONS = 100_000
 """Turns of all its loops together."""
+REMEMBERED = 20_000
+"""Rendered texts that `render_once` keeps for each template."""
 MAX_LOOP_DEPTH = 3
 MAX_NUMBER = 1_000_000
 
@@ -109,6 +111,7 @@ class Template:
         except (RecursionError, MemoryError, SyntaxError):
             raise TemplateError("the template is nested too deep", where=Place(file), remedy=_FLATTER) from None
         self._template = environment.template_class.from_code(environment, code, {})
+        self._rendered: dict[Hashable, str] = {}
 
     def check(self, allowed: Collection[str]) -> None:
         """Makes sure that it uses no other names than these.
@@ -152,6 +155,20 @@ class Template:
         ) as error:  # a filter or test met a value that it is not for; whatever it raises is the template's
             self._fail(error, f"{type(error).__name__}: {error}", "Check what this line does with its values.")
         return "".join(parts)
+
+    def render_once(self, key: Hashable, /, **values: Any) -> str:
+        """As `render`, and kept: the same `key` gives the same text.
+
+        Args:
+            key: Stands for all of `values` that this template reads. The last `REMEMBERED` texts are kept.
+            values: As for `render`.
+        """
+        text = self._rendered.get(key)
+        if text is None:
+            text = self._rendered[key] = self.render(**values)
+            if len(self._rendered) > REMEMBERED:
+                del self._rendered[next(iter(self._rendered))]
+        return text
 
     def _undefined(self, message: str, values: Mapping[str, Any]) -> str:
         name = message.removesuffix(" is undefined").strip("'")

@@ -80,9 +80,11 @@ async def revise(room: Room, feedback: Feedback, spec: M3Spec, round_: int, ctx:
     if "choose" in spec.revise.operators and feedback.material.lecture is None:
         steps.append(_chosen(room, feedback, spec, round_, ctx))
     candidates = [candidate for made in await together(steps) for candidate in made]
-    keep = spec.revise.keep
-    if keep is not None and len(candidates) > keep:
-        candidates = ctx.seeds.at("keep", round_, feedback.material.id).rng().sample(candidates, keep)
+    usable = [candidate for candidate in candidates if candidate.material is not None]
+    if spec.revise.keep is not None and len(usable) > spec.revise.keep:
+        kept = ctx.seeds.at("keep", round_, feedback.material.id).rng().sample(usable, spec.revise.keep)
+        # What could not be used takes nobody's place, and stays to be counted.
+        candidates = [c for c in candidates if c.material is None or any(c is one for one in kept)]
     return candidates
 
 
@@ -127,7 +129,7 @@ async def _rewritten(room: Room, feedback: Feedback, spec: M3Spec, round_: int, 
     )
     wanted = [(index, number) for index in range(revise_.reflections) for number in range(revise_.rewrites)]
     return await together(
-        _rewrite(room, feedback, teachers[index], (reflections, shown), _mixed(index, number, spec), round_)
+        _rewrite(room, feedback, teachers[index], (reflections, shown), _mixed(index, number, spec), (round_, spec))
         for index, number in wanted
     )
 
@@ -145,9 +147,10 @@ async def _rewrite(
     teacher: Teacher,
     grounds: tuple[Sequence[Reply], Sequence[Sequence[dict[str, Any]]]],
     plan: tuple[int, list[int]],
-    round_: int,
+    when: tuple[int, M3Spec],
 ) -> Candidate:
     reflections, shown = grounds
+    round_, spec = when
     number, mixed = plan
     usable = [reflections[index].text for index in mixed if reflections[index].finish != "failed"]
     parent = feedback.material
@@ -156,9 +159,8 @@ async def _rewrite(
         return Candidate("rewrite", teacher.name, parent.id, number, None, "failed", why)
     failures = [values for index in mixed for values in shown[index]]
     path = CallPath(round_, f"rewrite/{parent.id}", teacher.name, sample=number)
-    reply = await _one(teacher, teacher.rewriting(path, parent, failures, usable))
-    count = len(parent.exemplars) or None
-    read = await _read(room, teacher, path, parent, reply, count)
+    reply = await _one(teacher, teacher.rewriting(path, parent, failures, usable, spec.exemplars))
+    read = await _read(room, teacher, path, parent, reply, spec.exemplars)
     if isinstance(read, Material):
         return Candidate("rewrite", teacher.name, parent.id, number, read)
     status, why = read
@@ -166,7 +168,7 @@ async def _rewrite(
 
 
 async def _read(
-    room: Room, teacher: Teacher, path: CallPath, parent: Material, reply: Reply, count: int | None
+    room: Room, teacher: Teacher, path: CallPath, parent: Material, reply: Reply, count: int
 ) -> Material | tuple[Status, str]:
     """The material in a reply. What is malformed is repaired once; what then is, is `invalid`."""
     operator = parent.operator if parent.operator == "written" else "rewrite"
@@ -186,13 +188,11 @@ async def _read(
             return Material(exemplars, lecture, parents, operator, teacher.name)
         if attempt == 0:
             repair = path._replace(step=path.step.replace("rewrite", "repair").replace("write", "repair"))
-            reply = await _one(teacher, teacher.repair(repair, parent, reply.text, why))
+            reply = await _one(teacher, teacher.repair(repair, parent, reply.text, why, count))
     return "invalid", why
 
 
-def _parsed(
-    room: Room, parent: Material, reply: Reply, count: int | None
-) -> tuple[tuple[Exemplar, ...], str | None] | str:
+def _parsed(room: Room, parent: Material, reply: Reply, count: int) -> tuple[tuple[Exemplar, ...], str | None] | str:
     if parent.lecture is not None:
         text = reply.text.strip()
         return ((), text) if text else "the lecture is empty"
@@ -229,10 +229,11 @@ async def _choose(room: Room, feedback: Feedback, spec: M3Spec, round_: int, num
         reply = await _one(teacher, teacher.choice(path, current, menu, failures))
         if reply.finish == "failed":
             return Candidate("choose", teacher.name, parent.id, number, None, "failed", reply.error or "")
-        if not reply.text.strip().isdigit() or not 1 <= int(reply.text) <= len(menu):
-            why = f"it chose {reply.text.strip()[:20]!r} of 1 to {len(menu)}"
+        said = reply.text.strip()
+        if said not in (numbers := [str(n) for n in range(1, len(menu) + 1)]):
+            why = f"it chose {said[:20]!r} of 1 to {len(menu)}"
             return Candidate("choose", teacher.name, parent.id, number, None, "invalid", why)
-        exemplars[place] = _exemplar(menu[int(reply.text) - 1])
+        exemplars[place] = _exemplar(menu[numbers.index(said)])
     material = Material(tuple(exemplars), None, (parent.id,), "choose", teacher.name)
     return Candidate("choose", teacher.name, parent.id, number, material)
 

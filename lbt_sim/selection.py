@@ -25,8 +25,7 @@ __all__ = ["STRATEGIES", "Scored", "Scorer", "Selection", "Standing", "select"]
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One candidate's answer to one problem: right or not, how probable the right answer was, and, for F1, what was
-    said and what was right.
+    """One candidate's answer to one problem: right or not, how probable the right one was, and what F1 needs.
 
     None stands for an answer that did not come back: it is left out, never counted as wrong.
     """
@@ -218,7 +217,9 @@ async def _staged(
             break
         await _answer(alive, order[used : used + size], scorer)
         used, spent, stage = used + size, spent + size * len(alive), stage + 1
-        kept = list(strategy(Stage(alive, spec.metric, beam, stage, stages)))
+        # Fewer problems than a block tell nobody apart: then nobody goes.
+        enough = used >= min(spec.block, len(order))
+        kept = list(strategy(Stage(alive, spec.metric, beam, stage, stages))) if enough else alive
         for standing in alive:
             if standing not in kept:
                 standing.dropped = stage

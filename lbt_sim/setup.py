@@ -74,6 +74,7 @@ def uses_needed(file: ScenarioFile, role: str, *, rubric: bool) -> set[str]:
         uses |= {"pass_on"}
     if role == "student":
         uses |= {"ask"} if lesson.questions else set()
+    if role in ("assistant", "student"):
         uses |= {"discuss"} if lesson.discussion.turns and lesson.discussion.mode == "talk" else set()
     if role == "examiner":
         uses |= {"set_exam"} if method.exam.set_by == "written" else set()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["bootstrap_mean", "f1_score", "f1_interval", "wilson_interval"]
+__all__ = ["bootstrap_mean", "f1_interval", "f1_score", "wilson_interval"]
 
 _Z = 1.959963984540054
 RESAMPLES = 2_000

@@ -44,14 +44,14 @@ def drive(folder: RunFolder, *, as_json: bool, quiet: bool, replay: bool = False
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
     elif not quiet:
-        _print_summary(result)
+        _print_summary(folder, result)
 
 
 async def _executed(run: Run, screen: _Screen) -> Mapping[str, Any]:
     """The run as a task that interrupts can end: drain, then cancel, then leave."""
     task = asyncio.ensure_future(run.execute())
     loop = asyncio.get_running_loop()
-    interrupts = _Interrupts(run, task, screen.say)
+    interrupts = _Interrupts(run, task, screen)
     for number in _SIGNALS:
         with suppress(NotImplementedError):  # not on Windows
             loop.add_signal_handler(number, interrupts)
@@ -68,19 +68,20 @@ async def _executed(run: Run, screen: _Screen) -> Mapping[str, Any]:
 class _Interrupts:
     """The first drains, the second cancels and commits, the third leaves."""
 
-    def __init__(self, run: Run, task: asyncio.Future[Any], say: Callable[[str], None]) -> None:
-        self._run, self._task, self._say, self._count = run, task, say, 0
+    def __init__(self, run: Run, task: asyncio.Future[Any], screen: _Screen) -> None:
+        self._run, self._task, self._screen, self._count = run, task, screen, 0
 
     def __call__(self) -> None:
         self._count += 1
         if self._count == 1 and self._run.caller is not None:
             self._run.caller.draining = True
-            self._say("Finishing what is in flight; once more to cancel it.")
+            self._screen.say("Finishing what is in flight; once more to cancel it.")
         elif self._count <= 2:
-            self._say("Cancelling; everything answered so far is kept. Once more to leave at once.")
+            self._screen.say("Cancelling; everything answered so far is kept. Once more to leave at once.")
             self._count = 2
             self._task.cancel()
         else:
+            self._screen.close()  # the terminal is given back as it was
             os._exit(130)
 
 
@@ -90,6 +91,10 @@ class _Screen:
     def __init__(self, displays: ExitStack, *, as_json: bool, quiet: bool) -> None:
         self._displays, self._as_json, self._quiet = displays, as_json, quiet
         self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)  # noqa: T201
+
+    def close(self) -> None:
+        """Ends the display."""
+        self._displays.close()
 
     def observe(self, meter: Meter, _: Caller) -> EventSink:
         """Makes the display once the run's meter is there."""
@@ -118,8 +123,11 @@ def _print_stopped(folder: RunFolder, error: LbtError, *, as_json: bool) -> None
         typer.echo(f"Continue with: lbt-sim resume {folder.path}", err=True)
 
 
-def _print_summary(result: Mapping[str, Any]) -> None:
+def _print_summary(folder: RunFolder, result: Mapping[str, Any]) -> None:
+    from lbt_sim.transcript.read import RunRecord
     from lbt_sim.transcript.summary import print_summary
     from lbt_sim.transcript.theme import make_console
 
-    print_summary(make_console(), result)
+    with RunRecord(folder.path) as record:
+        counts = record.candidate_counts()
+    print_summary(make_console(), result, counts)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lbt_sim.concurrency import together
-from lbt_sim.exam import Exam, Sitting, examine, sit
+from lbt_sim.exam import Sitting, sit
 from lbt_sim.lesson import teach
 from lbt_sim.models.base import CallPath
 from lbt_sim.roles.room import Context, Room
-from lbt_sim.roles.values import Material
+from lbt_sim.roles.values import Material, Notes
 from lbt_sim.scenario.schema import LessonSpec, SelectSpec
 from lbt_sim.selection import Scored, Scorer
 from lbt_sim.tasks.base import Problem, Task
@@ -24,7 +26,8 @@ def scoring_pool(task: Task, candidates: Sequence[Material]) -> list[Problem]:
 
 
 def scorer(room: Room, lesson: LessonSpec, spec: SelectSpec, round_: int, ctx: Context) -> Scorer:
-    """The scorer that `select.by` names. With several teachers or students a problem counts as their majority has it."""
+    """The scorer that `select.by` names; with several teachers or students their majority counts."""
+    silent = replace(ctx, emit=lambda event: None)  # the transcript tells of the round's lesson and exam
 
     async def by_teachers(material: Material, problems: Sequence[Problem]) -> list[Scored | None]:
         path = CallPath(round_, f"select/{material.id}", "")
@@ -32,9 +35,19 @@ def scorer(room: Room, lesson: LessonSpec, spec: SelectSpec, round_: int, ctx: C
         sittings = await together(sit(room, t, t.knowing(material), path, problems) for t in teachers)
         return [_scored(sittings, index, room.task) for index in range(len(problems))]
 
+    lessons: dict[str, asyncio.Future[dict[str, Notes]]] = {}
+
+    async def lesson_on(material: Material) -> dict[str, Notes]:
+        return {name: notes async for name, notes in teach(room, material, lesson, round_, silent, "select/lesson")}
+
     async def by_students(material: Material, problems: Sequence[Problem]) -> list[Scored | None]:
-        exam = Exam(round_, tuple(problems), "sampled")
-        sittings = await examine(room, exam, material, teach(room, material, lesson, round_, ctx), ctx)
+        # Taught once, whatever number of blocks it is scored on. The beam is taught anew: its exam has been sat.
+        if material.id not in lessons:
+            lessons[material.id] = asyncio.ensure_future(lesson_on(material))
+        notes = await lessons[material.id]
+        path = CallPath(round_, f"select/{material.id}", "")
+        students = room.students.values()
+        sittings = await together(sit(room, s, s.head(notes[s.name]), path, problems) for s in students)
         return [_scored(sittings, index, room.task) for index in range(len(problems))]
 
     return by_teachers if spec.by == "teacher" else by_students

@@ -88,6 +88,11 @@ class Sampling:
     top_k: int | None = None
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
+    text: str = field(init=False, repr=False, compare=False)
+    """As the ledger keeps it, written once for many requests."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", repr(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,9 @@ class ChatRequest:
     def key(self, model: str) -> bytes:
         """16 bytes that stand for the content: model, turns, sampling, choices, and the seed where it matters."""
         seed = None if self.deterministic else self.seed
-        rest = repr((model, self.last, self.sampling, self.choices, self.purpose, seed, self.facts))
+        content = (self.choices, self.purpose, seed, self.facts)
+        # As repr of one tuple of all would write it; sampling is the slow part and the same for many requests.
+        rest = f"({model!r}, {self.last!r}, {self.sampling.text}, {repr(content)[1:]}"
         return blake2b(self.head.digest + rest.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

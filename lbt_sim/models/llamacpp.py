@@ -7,10 +7,11 @@ is fastest, because it keeps the prefix cache warm: requests with the same head 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from lbt_sim.errors import ModelUnavailable
 from lbt_sim.models import completions, labels
 from lbt_sim.models.base import ChatRequest, ModelInfo, Reply
 from lbt_sim.models.limits import HeadQueue, in_completion_order
-from lbt_sim.models.llamacpp_native import Native, Setup
+from lbt_sim.models.llamacpp_native import Native, Setup, Stopped
 from lbt_sim.models.weights import KNOWN, locate, sha256_of
 from lbt_sim.scenario.schema import Spec
 
@@ -39,18 +40,18 @@ class LlamaCppSpec(Spec):
 
     model: str
     """A model that `lbt-sim models pull` knows (`smollm2-135m`), or the path of a GGUF file."""
-    context: int = Field(4096, ge=64, le=1 << 20)
+    context: int = Field(default=4096, ge=64, le=1 << 20)
     """Tokens that prompt and reply may have together."""
     threads: PositiveInt | None = None
     """CPU threads; without it one for each CPU that this process may use."""
-    parallel: int = Field(1, ge=1, le=64)
+    parallel: int = Field(default=1, ge=1, le=64)
     """Calls computed at the same time. On few cores 1 is fastest."""
-    gpu_layers: int = Field(0, ge=0)
+    gpu_layers: int = Field(default=0, ge=0)
     """Layers put on a GPU, where xllamacpp was built for one."""
     cache: bool = True
     """Reuse what prompts have in common. `false` computes every prompt anew: several times slower, but then a reply
     does not depend, in the last digits of its log-probabilities, on what was asked before."""
-    cache_mib: int = Field(512, ge=0)
+    cache_mib: int = Field(default=512, ge=0)
     """Memory for the prefixes of prompts that were asked earlier."""
 
 
@@ -58,6 +59,22 @@ class _Job(NamedTuple):
     request: ChatRequest
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[Reply]
+
+
+class _Ask(NamedTuple):
+    """The native engine, and whether anybody still waits."""
+
+    native: Native
+    stopped: Callable[[], bool]
+
+    def __call__(self, body: dict[str, Any]) -> tuple[object, Reply]:
+        data = self.native.chat(body, self.stopped)
+        if isinstance(data, dict) and "error" in data:
+            return data, Reply("", "failed", error=_explain(data["error"]))
+        try:
+            return data, completions.read_completion(data)
+        except completions.Malformed as error:
+            return data, Reply("", "failed", error=f"llama.cpp answered no chat completion: {error}")
 
 
 class LlamaCppModel:
@@ -92,6 +109,8 @@ class LlamaCppModel:
             ]
             for worker in self._workers:
                 worker.start()
+            # A process that ends during a native call would crash: whoever forgets to close, does so here.
+            atexit.register(self._stop)
         name = self._spec.model if self._spec.model in KNOWN else path.stem
         return ModelInfo(
             f"llamacpp:{name}@{digest[:12]}",
@@ -108,7 +127,7 @@ class LlamaCppModel:
         )
 
     async def create(self, request: ChatRequest) -> Reply:
-        """One reply. Cancelling it does not stop a native call in flight: that one ends in its thread."""
+        """One reply. Cancelling it gives it up at its next token."""
         loop = asyncio.get_running_loop()
         job = _Job(request, loop, loop.create_future())
         with self._wake:
@@ -123,18 +142,22 @@ class LlamaCppModel:
         return in_completion_order(self.create, requests, self._spec.parallel + 1)
 
     async def close(self) -> None:
-        """Answer what is queued as failed, wait for the call in flight, and free the model."""
+        """Fail what is queued or in flight, and free the model."""
+        await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
         with self._wake:
             self._closing = True
             while len(self._queue):
                 _settle(self._queue.get()[1], _closed())
             self._wake.notify_all()
         for worker in self._workers:
-            await asyncio.to_thread(worker.join)
+            worker.join()
         self._workers = []
         native, self._native = self._native, None
         if native is not None:
-            await asyncio.to_thread(native.close)
+            native.close()
+            atexit.unregister(self._stop)
 
     def _work(self) -> None:
         """A worker thread: serve jobs until the model is closed."""
@@ -147,14 +170,19 @@ class LlamaCppModel:
                     return
                 last, job = self._queue.get(last)
                 native = self._native
-            if job.done.cancelled() or native is None:
-                continue
-            started = time.perf_counter()
-            try:
-                reply = _answer(native, job.request, self._spec.cache)
-            except Exception as error:  # whatever the engine does, the run goes on and says so
-                reply = Reply("", "failed", error=f"llama.cpp: {type(error).__name__}: {error}"[:500], transient=True)
-            _settle(job, replace(reply, seconds=time.perf_counter() - started))
+            if native is not None:
+                _settle(job, self._serve(native, job))
+
+    def _serve(self, native: Native, job: _Job) -> Reply:
+        started = time.perf_counter()
+        ask = _Ask(native, lambda: self._closing or job.done.cancelled())
+        try:
+            reply = _answer(ask, job.request, self._spec.cache)
+        except Stopped:
+            reply = _closed()
+        except Exception as error:  # whatever the engine does, the run goes on and says so
+            reply = Reply("", "failed", error=f"llama.cpp: {type(error).__name__}: {error}"[:500], transient=True)
+        return replace(reply, seconds=time.perf_counter() - started)
 
 
 def _closed() -> Reply:
@@ -172,16 +200,16 @@ def _settle(job: _Job, reply: Reply) -> None:
         job.loop.call_soon_threadsafe(tell)
 
 
-def _answer(native: Native, request: ChatRequest, cache: bool) -> Reply:
+def _answer(ask: _Ask, request: ChatRequest, cache: bool) -> Reply:
     """The reply to a request: choices by first-token log-probabilities where these can tell them apart."""
     body = _body(request, cache)
     if not request.choices:
-        return _ask(native, body)[1]
-    first = native.first_tokens(request.choices)
+        return ask(body)[1]
+    first = ask.native.first_tokens(request.choices)
     if labels.distinct(request.choices, first):
         for top in (TOP, DEEP):
             look = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": top}
-            data, reply = _ask(native, {**body, **look})
+            data, reply = ask({**body, **look})
             if reply.finish == "failed":
                 return reply
             found = labels.read_choices(completions.top_logprobs(data) or (), request.choices, first)
@@ -190,17 +218,7 @@ def _answer(native: Native, request: ChatRequest, cache: bool) -> Reply:
                 return replace(reply, text=text, finish="stop", choice_logprobs=found)
     # The grammar admits the choices alone; no limit may cut one short.
     longest = max(len(choice.encode("utf-8", "replace")) for choice in request.choices)
-    return _ask(native, {**body, "grammar": _grammar(request.choices), "max_tokens": longest + 2})[1]
-
-
-def _ask(native: Native, body: dict[str, Any]) -> tuple[object, Reply]:
-    data = native.chat(body)
-    if isinstance(data, dict) and "error" in data:
-        return data, Reply("", "failed", error=_explain(data["error"]))
-    try:
-        return data, completions.read_completion(data)
-    except completions.Malformed as error:
-        return data, Reply("", "failed", error=f"llama.cpp answered no chat completion: {error}")
+    return ask({**body, "grammar": _grammar(request.choices), "max_tokens": longest + 2})[1]
 
 
 def _explain(error: object) -> str:

@@ -16,17 +16,23 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lbt_sim.errors import ModelUnavailable
 
-__all__ = ["Native", "Setup"]
+__all__ = ["Native", "Setup", "Stopped"]
 
 SILENT, ERRORS = 0, 1
 """llama.cpp's verbosity."""
+SHORT = 8
+"""Tokens of a reply that is not worth interrupting."""
+
+
+class Stopped(Exception):  # noqa: N818 - an answer to being asked to stop
+    """A reply was given up because nobody waits for it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +100,27 @@ class Native:
 
         return str(xllamacpp.__version__)
 
-    def chat(self, body: Mapping[str, Any]) -> object:
-        """One chat completion, as llama.cpp's server would answer it; an error is `{'error': …}`."""
-        answer: object = self._server.handle_chat_completions(dict(body))
-        return answer
+    def chat(self, body: Mapping[str, Any], stopped: Callable[[], bool] = lambda: False) -> object:
+        """One chat completion, as llama.cpp's server would answer it; an error is `{'error': …}`.
+
+        Args:
+            body: The request.
+            stopped: Asked at every token of a longer reply; once it says yes, the reply is given up.
+
+        Raises:
+            Stopped: The reply was given up.
+        """
+        if stopped():
+            raise Stopped
+        if body.get("max_tokens", SHORT) <= SHORT:
+            answer: object = self._server.handle_chat_completions(dict(body))
+            return answer
+        chunks = _Chunks(stopped)
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        self._server.handle_chat_completions({**body, **options}, chunks)
+        if chunks.stopped:
+            raise Stopped
+        return chunks.completion()
 
     def first_tokens(self, choices: Sequence[str]) -> Mapping[str, str] | None:
         """Choice -> the text of the token that begins it; None where the tokenizer cannot be asked."""
@@ -128,6 +151,38 @@ class Native:
         if not isinstance(piece, str) or not piece.strip():
             raise ValueError("the first token is no text of its own")
         return piece
+
+
+class _Chunks:
+    """Puts a streamed reply together. Called with each chunk; returns whether to stop."""
+
+    def __init__(self, stopped: Callable[[], bool]) -> None:
+        self._asked = stopped
+        self._text: dict[str, list[str]] = {"content": [], "reasoning_content": []}
+        self._finish: object = None
+        self._usage: object = None
+        self._error: dict[str, Any] | None = None
+        self.stopped = False
+
+    def __call__(self, chunk: Any) -> bool:
+        """Take a chunk."""
+        for part in chunk if isinstance(chunk, list) else [chunk]:
+            if "error" in part:
+                self._error = part
+            self._usage = part.get("usage") or self._usage
+            for choice in part.get("choices") or ():
+                self._finish = choice.get("finish_reason") or self._finish
+                for key, texts in self._text.items():
+                    texts.append((choice.get("delta") or {}).get(key) or "")
+        self.stopped = self._asked()
+        return self.stopped
+
+    def completion(self) -> dict[str, Any]:
+        """The same as if it had not been streamed."""
+        if self._error is not None:
+            return self._error
+        message = {key: "".join(texts) for key, texts in self._text.items()}
+        return {"choices": [{"message": message, "finish_reason": self._finish}], "usage": self._usage}
 
 
 class _UnixConnection(http.client.HTTPConnection):

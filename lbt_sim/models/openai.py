@@ -47,9 +47,9 @@ class OpenAISpec(Spec):
     """The environment variable that holds the API key; the key itself never stands in a file."""
     concurrency: PositiveInt = 32
     """Calls in flight at each replica."""
-    timeout: float = Field(120.0, gt=0.0, le=86_400.0)
+    timeout: float = Field(default=120.0, gt=0.0, le=86_400.0)
     """Seconds that an attempt may take, and that the server may be silent."""
-    retries: int = Field(5, ge=0, le=100)
+    retries: int = Field(default=5, ge=0, le=100)
     """Further attempts after an error that may pass."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Put into every request's body: what this server takes beyond OpenAI's API."""

@@ -8,16 +8,16 @@ with models forbidden.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lbt_sim.errors import BudgetExhausted, CallsFailed, Interrupted, LedgerMismatch, Place, ReplayMiss
 from lbt_sim.ledger import Ledger, PathTuple, StoredCall
-from lbt_sim.models.base import CallPath, ChatModel, ChatRequest, Finish, ModelInfo, Reply
+from lbt_sim.models.base import ChatModel, ChatRequest, ModelInfo, Reply
+from lbt_sim.models.rows import Batch, as_row, cleaned, from_row
 
 __all__ = ["Asks", "Caller", "Limits", "Meter"]
 
@@ -38,7 +38,6 @@ class Asks(Protocol):
         ...
 
 
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a run may spend. `failed` is the share of a batch's calls that may give up."""
@@ -50,7 +49,12 @@ class Limits:
 
 @dataclass(slots=True)
 class Meter:
-    """What the calls have cost so far. Written by the caller, sampled by displays; nothing is decided by it."""
+    """What the calls have cost so far. Written by the caller, sampled by displays; nothing is decided by it.
+
+    `made`, `replayed` and `shared` say where this execution's replies came from: a model, the ledger by their path,
+    an identical call. `failed` and the tokens are those of made and replayed calls together, so that a resumed run
+    tells what the whole run has cost; a fork tells of its own rounds. Shared replies cost nothing.
+    """
 
     made: int = 0
     replayed: int = 0
@@ -96,8 +100,11 @@ class Caller:
         self._limits = limits
         self._replay = replay
         self._in_flight: dict[bytes, asyncio.Future[Reply]] = {}
-        self._paid = 0
-        self._tokens = 0
+        self._paid = ledger.paid_at_open
+        """Calls that count against the budget: those in the ledger, those made, and those about to be."""
+        self._tokens = ledger.tokens_at_open
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._seen_before = ledger.committed_at_open > 0
         self.meter = Meter()
         self.draining = False
@@ -123,7 +130,7 @@ class Caller:
         """
         if not requests:
             return []
-        batch = _Batch(requests, self._models[model].info.identity)
+        batch = Batch(requests, self._models[model].info.identity)
         self.meter.planned += len(requests)
         try:
             if self._seen_before:
@@ -140,7 +147,7 @@ class Caller:
             self.meter.planned -= len(requests) - batch.counted
         return batch.complete()
 
-    def _take_recorded(self, batch: _Batch, found: Mapping[PathTuple, StoredCall]) -> None:
+    def _take_recorded(self, batch: Batch, found: Mapping[PathTuple, StoredCall]) -> None:
         still_open = []
         for index in batch.open:
             stored = found.get(batch.requests[index].path)
@@ -154,33 +161,41 @@ class Caller:
                     remedy="The scenario, its data or this program changed under the run: use `lbt-sim fork` "
                     "to go on with a changed scenario, or the version named in manifest.json.",
                 )
-            batch.replies[index] = _reply(stored)
+            batch.replies[index] = from_row(stored)
             if stored.shared:
                 self.meter.shared += 1
             else:
                 self.meter.replayed += 1
-                self._pay(batch.reply(index))
+                self._meter_reply(batch.reply(index))
             self._count_answer(batch, index)
         batch.open = still_open
 
-    async def _share_or_pay(self, model: str, batch: _Batch) -> None:
+    async def _share_or_pay(self, model: str, batch: Batch) -> None:
         """Takes identical deterministic calls from the ledger or from those in flight; makes the rest."""
-        # Looked at before waiting for the ledger: a call that is committed meanwhile is in one of the two.
-        flying = {key: self._in_flight[key] for key in map(batch.key, batch.open) if key in self._in_flight}
-        known = await self._known(batch)
-        mine: dict[bytes, asyncio.Future[Reply]] = {}
-        waiting: dict[int, asyncio.Future[Reply]] = {}
-        pay: list[int] = []
-        for index in batch.open:
-            key = batch.key(index)
-            if key in known:
-                self._keep(batch, index, known[key], shared=True)
-            elif batch.requests[index].deterministic and (future := flying.get(key) or self._in_flight.get(key)):
-                waiting[index] = future
-            else:
-                if batch.requests[index].deterministic:
-                    mine[key] = self._in_flight[key] = asyncio.get_running_loop().create_future()
-                pay.append(index)
+        while batch.open:
+            # Looked at before waiting for the ledger: a call that is committed meanwhile is in one of the two.
+            flying = {key: self._in_flight[key] for key in map(batch.key, batch.open) if key in self._in_flight}
+            known = await self._known(batch)
+            mine: dict[bytes, asyncio.Future[Reply]] = {}
+            waiting: dict[int, asyncio.Future[Reply]] = {}
+            pay: list[int] = []
+            for index in batch.open:
+                key = batch.key(index)
+                if key in known:
+                    self._keep_shared(batch, index, known[key])
+                elif batch.requests[index].deterministic and (future := flying.get(key) or self._in_flight.get(key)):
+                    waiting[index] = future
+                else:
+                    if batch.requests[index].deterministic:
+                        mine[key] = self._in_flight[key] = asyncio.get_running_loop().create_future()
+                    pay.append(index)
+            await self._pay(model, batch, pay, mine)
+            batch.open = await self._wait(batch, waiting)
+
+    async def _pay(
+        self, model: str, batch: Batch, pay: Sequence[int], mine: Mapping[bytes, asyncio.Future[Reply]]
+    ) -> None:
+        """Makes the calls `pay`; those who wait for one of `mine` get it once it is committed."""
         try:
             failed = await self._make(model, batch, pay)
             self._refuse_failures(batch, failed)
@@ -194,29 +209,41 @@ class Caller:
         finally:
             for key, future in mine.items():
                 del self._in_flight[key]
-                if not future.done():
-                    future.cancel()
-        for index, future in waiting.items():
-            self._keep(batch, index, await future, shared=True)
-        if waiting:
-            await self._ledger.flush()
+                future.cancel()
 
-    async def _known(self, batch: _Batch) -> dict[bytes, Reply]:
+    async def _wait(self, batch: Batch, waiting: Mapping[int, asyncio.Future[Reply]]) -> list[int]:
+        """Takes the replies of identical calls in flight; returns those whose call came to nothing: to be made anew.
+
+        A failure is not shared: whether a call gave up would else depend on which of two came first.
+        """
+        left: list[int] = []
+        for index, future in waiting.items():
+            if not future.done():
+                await asyncio.wait([future])  # unlike awaiting it: that it is cancelled does not cancel us
+            if future.cancelled() or future.result().finish == "failed":
+                left.append(index)
+            else:
+                self._keep_shared(batch, index, future.result())
+        if len(left) < len(waiting):
+            await self._ledger.flush()
+        return left
+
+    async def _known(self, batch: Batch) -> dict[bytes, Reply]:
         keys = list({batch.key(index) for index in batch.open if batch.requests[index].deterministic})
         if not keys:
             return {}
         return {
-            key: _reply(call) for key, call in (await self._ledger.find_keys(keys)).items() if call.finish != "failed"
+            key: from_row(call) for key, call in (await self._ledger.find_keys(keys)).items() if call.finish != "failed"
         }
 
-    async def _make(self, model: str, batch: _Batch, pay: Sequence[int]) -> list[int]:
+    async def _make(self, model: str, batch: Batch, pay: Sequence[int]) -> list[int]:
         """Makes the calls `pay`; commits the answered ones as they come and returns those that gave up."""
         if not pay:
             return []
-        self._stop_if_draining()
-        self._check_budget(len(pay))
+        await self._stop_if_draining()
+        await self._reserve(len(pay))
         failed: list[int] = []
-        sent = 0
+        sent = answered = 0
 
         def feed() -> Iterator[ChatRequest]:
             nonlocal sent
@@ -225,40 +252,42 @@ class Caller:
                     return
                 sent += 1
                 self.meter.in_flight += 1
+                self._idle.clear()
                 yield batch.requests[index]
 
-        answered = 0
         try:
             async for position, reply in self._models[model].model.create_many(feed()):
                 index = pay[position]
                 answered += 1
-                self.meter.in_flight -= 1
+                self._landed(1)
                 self.meter.made += 1
-                batch.replies[index] = _clean(reply)
-                self._pay(reply)
+                batch.replies[index] = reply = cleaned(reply)
+                self._tokens += (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
+                self._meter_reply(reply)
                 self._count_answer(batch, index)
                 if reply.finish == "failed":
-                    self.meter.failed += 1
                     failed.append(index)
                 else:
                     self._put(batch, index, shared=False)
         finally:
-            self.meter.in_flight -= sent - answered
+            self._landed(sent - answered)
+            self._paid -= len(pay) - answered
         if answered < len(pay):
             await self._ledger.flush()
-            self._stop_if_draining()
+            await self._stop_if_draining()
             raise CallsFailed(
                 f"{model} answered {answered} of {len(pay)} calls and stopped",
                 remedy="This is a fault of the engine. `lbt-sim resume` tries the rest again.",
             )
         return failed
 
-    def _refuse_failures(self, batch: _Batch, failed: Sequence[int]) -> None:
+    def _refuse_failures(self, batch: Batch, failed: Sequence[int]) -> None:
         """Raises when too many calls gave up: a broken server is not an answer."""
         if not failed:
             return
         graded = batch.requests[failed[0]].purpose == "answer"
-        counted = [index for index in failed if graded or batch.reply(index).transient]
+        batch.failed += [index for index in failed if graded or batch.reply(index).transient]
+        counted = batch.failed
         if len(counted) > self._limits.failed * len(batch.requests):
             raise CallsFailed(
                 f"{len(counted)} of {len(batch.requests)} calls gave up: {batch.reply(counted[0]).error}",
@@ -267,119 +296,49 @@ class Caller:
                 "`budget.failed` says how many may give up.",
             )
 
-    def _check_budget(self, wanted: int) -> None:
+    async def _reserve(self, wanted: int) -> None:
+        """Counts calls against the budget before they are sent: other batches are being sent meanwhile."""
         calls, tokens = self._limits.calls, self._limits.tokens
         spent_calls = calls is not None and self._paid + wanted > calls
         if spent_calls or (tokens is not None and self._tokens >= tokens):
+            await self._idle.wait()  # what others have in flight is paid for too, and raising here would cancel it
+            limit = "calls" if spent_calls else "tokens"
             spent = f"{self._paid:,} of {calls:,} calls" if spent_calls else f"{self._tokens:,} of {tokens:,} tokens"
             raise BudgetExhausted(
                 f"the budget is spent: {spent}, and the next step needs {wanted:,} calls",
                 where=Place(key="budget"),
-                remedy="Raise it and go on: `lbt-sim resume RUN --set budget.calls=…`.",
+                remedy=f"Raise it and go on: `lbt-sim resume RUN --set budget.{limit}=…`.",
             )
+        self._paid += wanted
 
-    def _stop_if_draining(self) -> None:
+    async def _stop_if_draining(self) -> None:
         if self.draining:
+            await self._idle.wait()  # raising here would cancel what others have in flight
             raise Interrupted("interrupted; everything answered so far is kept", remedy="`lbt-sim resume` continues.")
 
-    def _pay(self, reply: Reply) -> None:
-        self._paid += 1
-        self._tokens += (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
+    def _landed(self, calls: int) -> None:
+        """Takes account of calls that are no longer in flight."""
+        self.meter.in_flight -= calls
+        if not self.meter.in_flight:
+            self._idle.set()
+
+    def _meter_reply(self, reply: Reply) -> None:
+        self.meter.failed += reply.finish == "failed"
         self.meter.prompt_tokens += reply.prompt_tokens or 0
         self.meter.cached_tokens += reply.cached_tokens or 0
         self.meter.completion_tokens += reply.completion_tokens or 0
 
-    def _keep(self, batch: _Batch, index: int, reply: Reply, *, shared: bool) -> None:
+    def _keep_shared(self, batch: Batch, index: int, reply: Reply) -> None:
         batch.replies[index] = reply
-        self.meter.shared += shared
+        self.meter.shared += 1
         self._count_answer(batch, index)
-        self._put(batch, index, shared=shared)
+        self._put(batch, index, shared=True)
 
-    def _count_answer(self, batch: _Batch, index: int) -> None:
+    def _count_answer(self, batch: Batch, index: int) -> None:
         batch.counted += 1
         self.meter.planned -= 1
         path = batch.requests[index].path
         self.meter.answered[path.round, path.step, path.agent] += 1
 
-    def _put(self, batch: _Batch, index: int, *, shared: bool) -> None:
-        self._ledger.put(_stored(batch, index, shared=shared))
-
-
-class _Batch:
-    """Requests on their way to replies."""
-
-    def __init__(self, requests: Sequence[ChatRequest], identity: str) -> None:
-        self.requests = requests
-        self.identity = identity
-        self.replies: list[Reply | None] = [None] * len(requests)
-        self.open = list(range(len(requests)))
-        self.counted = 0
-        self._keys: list[bytes | None] = [None] * len(requests)
-
-    def key(self, index: int) -> bytes:
-        found = self._keys[index]
-        if found is None:
-            found = self._keys[index] = self.requests[index].key(self.identity)
-        return found
-
-    def reply(self, index: int) -> Reply:
-        reply = self.replies[index]
-        if reply is None:
-            raise RuntimeError(f"no reply for {self.requests[index].path}")
-        return reply
-
-    def complete(self) -> list[Reply]:
-        return [self.reply(index) for index in range(len(self.replies))]
-
-
-def _clean(reply: Reply) -> Reply:
-    """Text that SQLite and UTF-8 can hold: lone surrogates become question marks."""
-    if reply.text.isascii() and (reply.reasoning is None or reply.reasoning.isascii()):
-        return reply
-    text, reasoning = (
-        None if part is None else part.encode("utf-8", "replace").decode() for part in (reply.text, reply.reasoning)
-    )
-    return replace(reply, text=text or "", reasoning=reasoning)
-
-
-def _stored(batch: _Batch, index: int, *, shared: bool) -> StoredCall:
-    request, reply = batch.requests[index], batch.reply(index)
-    path: CallPath = request.path
-    return StoredCall(
-        *path,
-        batch.key(index),
-        int(shared),
-        batch.identity,
-        request.purpose,
-        repr(request.sampling),
-        json.dumps(request.choices),
-        request.head.digest,
-        request.head.json,
-        request.last,
-        None if request.deterministic else request.seed,
-        reply.text,
-        reply.finish,
-        None if reply.choice_logprobs is None else json.dumps(reply.choice_logprobs),
-        reply.prompt_tokens,
-        reply.cached_tokens,
-        reply.completion_tokens,
-        reply.reasoning,
-        reply.error,
-        reply.seconds,
-    )
-
-
-def _reply(call: StoredCall) -> Reply:
-    finish: Finish = call.finish  # type: ignore[assignment]
-    return Reply(
-        text=call.text,
-        finish=finish,
-        choice_logprobs=None if call.logprobs is None else tuple(json.loads(call.logprobs)),
-        prompt_tokens=call.prompt_tokens,
-        cached_tokens=call.cached_tokens,
-        completion_tokens=call.completion_tokens,
-        reasoning=call.reasoning,
-        error=call.error,
-        transient=call.finish == "failed",
-        seconds=call.seconds,
-    )
+    def _put(self, batch: Batch, index: int, *, shared: bool) -> None:
+        self._ledger.put(as_row(batch, index, shared=shared))

@@ -30,7 +30,7 @@ class ScriptedSpec(Spec):
     replies: list[str] | dict[str, str] = Field(default_factory=list)
     """A list: the replies in the order of the calls. A mapping: a purpose (`answer`, `reflect`, …), or a regular
     expression that is searched in the prompt's last turn -> the reply; the first that fits is given."""
-    delay: float = Field(0.0, ge=0.0, le=60.0)
+    delay: float = Field(default=0.0, ge=0.0, le=60.0)
     """Seconds that each call takes."""
 
     @field_validator("replies")

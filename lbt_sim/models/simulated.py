@@ -15,7 +15,7 @@ import random
 import re
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -63,26 +63,26 @@ class _Mind:
     bias: str | None
     talk: str
     examples: tuple[_Example, ...]
-    weights: Mapping[str, int]
-    """Whole numbers: sums do not depend on the order of a set."""
+    index: Mapping[str, tuple[tuple[int, int], ...]]
+    """Word that it knows -> (number of an example with this word, the word's weight). Weights are whole numbers: sums
+    do not depend on the order of a set."""
 
     def knows(self, word: str) -> bool:
         """Whether the word is in this learner's vocabulary: fixed for the learner, drawn by its name."""
         return self.blind == 0 or _draw(self.name, word) >= self.blind
 
-    def likeness(self, words: Iterable[str], example: _Example) -> int:
-        """How like a question is to a heard one: shared words that it knows, rare ones counting more."""
-        return sum(self.weights.get(word, 0) for word in example.words.intersection(words) if self.knows(word))
-
     def nearest(self, question: str) -> _Example | None:
-        """The most similar example heard; None when it shares no known word with any."""
-        words = _words(question)
-        best, best_likeness = None, 0
-        for example in self.examples:
-            likeness = self.likeness(words, example)
-            if likeness > best_likeness:
-                best, best_likeness = example, likeness
-        return best
+        """The most similar example heard; None when it shares no known word with any.
+
+        How like two questions are: the words that they share and the learner knows, rare ones counting more. Of
+        equally similar examples it is the first that was heard.
+        """
+        likeness = [0] * len(self.examples)
+        for word in _words(question):
+            for index, weight in self.index.get(word, ()):
+                likeness[index] += weight
+        best = max(likeness, default=0)
+        return self.examples[likeness.index(best)] if best else None
 
 
 class SimulatedModel:
@@ -135,7 +135,8 @@ class SimulatedModel:
         """Nothing to close."""
 
     def _answer(self, request: ChatRequest) -> Reply:
-        if self._spec.failures and _draw("failures", str(request.path), request.seed) < self._spec.failures:
+        # Drawn by the content: identical deterministic calls may share one reply, so they fail alike.
+        if self._spec.failures and _draw("failures", request.key("").hex()) < self._spec.failures:
             return Reply("", "failed", error="a simulated call gave up (engine option `failures`)", transient=False)
         mind = self._mind(request.head)
         if request.purpose == "answer":
@@ -177,9 +178,11 @@ def _read_mind(head: Head, learner: Mapping[str, Any]) -> _Mind:
     for asked, answered in zip(head.turns, head.turns[1:], strict=False):
         if (asked.role, answered.role) == ("user", "assistant"):
             examples.append(_Example(_words(asked.content), asked.content, answered.content))
-    frequency = Counter(word for example in examples for word in example.words)
-    weights = {word: round(1000 * math.log((1 + len(examples)) / count)) for word, count in frequency.items()}
-    return _Mind(
+    places: dict[str, list[int]] = {}
+    for number, example in enumerate(examples):
+        for word in example.words:
+            places.setdefault(word, []).append(number)
+    mind = _Mind(
         name=learner.get("name", ""),
         labels=tuple(learner.get("labels", ())),
         blind=learner.get("blind", 0.0),
@@ -187,8 +190,14 @@ def _read_mind(head: Head, learner: Mapping[str, Any]) -> _Mind:
         bias=learner.get("bias"),
         talk=learner.get("talk", "exemplar"),
         examples=tuple(examples),
-        weights=weights,
+        index={},
     )
+    index = {}
+    for word, numbers in places.items():
+        weight = round(1000 * math.log((1 + len(examples)) / len(numbers)))
+        if weight and mind.knows(word):
+            index[word] = tuple((number, weight) for number in numbers)
+    return replace(mind, index=index)
 
 
 # --- what a simulated agent writes ------------------------------------------------------------------------

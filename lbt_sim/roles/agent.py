@@ -7,9 +7,9 @@ message passing does. The same objects sit in any AutoGen team: `on_messages` he
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from autogen_agentchat.agents import BaseChatAgent
@@ -20,13 +20,14 @@ from autogen_core import CancellationToken
 from lbt_sim.errors import Place, TemplateError
 from lbt_sim.models.base import CallPath, ChatRequest, Head, Purpose, Reply, Sampling, Turn
 from lbt_sim.models.recorded import Asks
-from lbt_sim.roles.values import Material, Notes, Utterance, exemplar_values
+from lbt_sim.prompts import Template
+from lbt_sim.roles.values import Notes, Utterance, exemplar_values
 from lbt_sim.scenario.load import Seat
 from lbt_sim.scenario.schema import SamplingSpec
 from lbt_sim.seeds import Seeds
 from lbt_sim.tasks.base import Exemplar, Problem, Task
 
-__all__ = ["ClassroomAgent", "WRITING"]
+__all__ = ["WRITING", "ClassroomAgent"]
 
 WRITING = SamplingSpec(temperature=0.7, top_p=1.0, max_tokens=1024)
 """How free text is drawn unless the agent says otherwise (the published code's values)."""
@@ -61,12 +62,18 @@ class ClassroomAgent(BaseChatAgent):
         self._said = 0
         self._notes = Notes()  # only what AutoGen's on_messages brings; lessons pass notes as values
         self._rule_based = caller.reads_facts(seat.model)
-        self._task_card = {
-            "name": task.name,
-            "instruction": task.instruction,
-            "labels": list(task.labels),
-            "rubric": task.rubric,
+        self._known = {
+            "name": self.name,
+            "role": seat.role,
+            "persona": seat.persona.text if seat.persona else "",
+            "task": {
+                "name": task.name,
+                "instruction": task.instruction,
+                "labels": list(task.labels),
+                "rubric": task.rubric,
+            },
         }
+        self._same: dict[str, tuple[str, ...]] = {}  # use -> what of `_known` its template reads
 
     # --- prompts ------------------------------------------------------------------------------------------
 
@@ -76,6 +83,9 @@ class ClassroomAgent(BaseChatAgent):
         Raises:
             TemplateError: This agent has no template for `use`.
         """
+        return self._template(use).render(**self._known, **values).rstrip("\n")
+
+    def _template(self, use: str) -> Template:
         template = self.seat.templates.get(use)
         if template is None:
             raise TemplateError(
@@ -84,8 +94,15 @@ class ClassroomAgent(BaseChatAgent):
                 valid=sorted(self.seat.templates),
                 remedy=f"Add `{use}:` under `prompts` in the agent's YAML, with a template file beside it.",
             )
-        persona = self.seat.persona.text if self.seat.persona else ""
-        return template.render(name=self.name, role=self.seat.role, persona=persona, task=self._task_card, **values).rstrip("\n")
+        return template
+
+    def _item(self, use: str, **texts: str | None) -> str:
+        """As `render`, for an item or a worked example: rendered once for all agents that would read the same."""
+        same = self._same.get(use)
+        if same is None:
+            names = self._template(use).variables
+            same = self._same[use] = tuple(str(value) for name, value in self._known.items() if name in names)
+        return self._template(use).render_once((*same, *texts.values()), **self._known, **texts).rstrip("\n")
 
     def head(self, notes: Notes = Notes(), *, lecture: str | None = None) -> Head:  # noqa: B008 - frozen
         """The part of a prompt that all items of an exam share: who I am, what I have heard, worked examples."""
@@ -103,8 +120,8 @@ class ClassroomAgent(BaseChatAgent):
         return Head(tuple(turns), self._learner())
 
     def _worked(self, exemplar: Exemplar) -> tuple[Turn, Turn]:
-        worked = self.render("worked", question=exemplar.question, answer=exemplar.answer, rationale=exemplar.rationale)
-        return Turn("user", self.render("answer", question=exemplar.question)), Turn("assistant", worked)
+        worked = self._item("worked", question=exemplar.question, answer=exemplar.answer, rationale=exemplar.rationale)
+        return Turn("user", self._item("answer", question=exemplar.question)), Turn("assistant", worked)
 
     def _learner(self) -> str:
         if not self._rule_based:
@@ -158,7 +175,7 @@ class ClassroomAgent(BaseChatAgent):
         for problem in problems:
             item = path._replace(agent=self.name, item=problem.id)
             seed = 0 if sampling.temperature == 0 else self._seeds.at(*item).number()
-            last = self.render("answer", question=problem.question)
+            last = self._item("answer", question=problem.question)
             requests.append(ChatRequest(item, head, last, sampling, seed, choices, "answer"))
         return requests
 
@@ -178,7 +195,9 @@ class ClassroomAgent(BaseChatAgent):
         request = ChatRequest(
             path, head, last, self.sampling("discuss"), self._seeds.at(*path).number(), purpose="chat"
         )
-        reply = await self._caller.ask(self.seat.model, request)
+        asking = asyncio.ensure_future(self._caller.ask(self.seat.model, request))
+        cancellation_token.link_future(asking)
+        reply = await asking
         self._said += 1
         self._notes = self._notes.plus([*heard, Utterance(self.name, (), "discusses", reply.text)])
         if reply.finish == "failed":
@@ -195,12 +214,8 @@ class ClassroomAgent(BaseChatAgent):
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes up a saved state."""
-        self._said = int(state["said"])
+        # What it has said already stands in the ledger under its number: never the same number again.
+        self._said = max(self._said, int(state["said"]))
         self._notes = Notes(
             tuple(Utterance(speaker, (self.name,), "discusses", text) for speaker, text in state["heard"])
         )
-
-
-def taught_with(material: Material) -> Notes:
-    """The notes of someone who knows the material itself: the teacher when it is examined."""
-    return Notes((Utterance("material", (), "teaches", "", material.exemplars),))

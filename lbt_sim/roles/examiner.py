@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -83,7 +84,9 @@ def _verdict(verdict: Reply, answer: Reply) -> Grade:
     word = verdict.text.strip().casefold()
     if verdict.choice_logprobs is not None:
         known = [
-            (value, name) for value, name in zip(verdict.choice_logprobs, VERDICTS, strict=True) if value is not None
+            (value, name)
+            for value, name in zip(verdict.choice_logprobs, VERDICTS, strict=True)
+            if value is not None and not math.isnan(value)
         ]
         word = max(known)[1] if known else word
     if word == "correct":

@@ -38,14 +38,16 @@ class Teacher(ClassroomAgent):
         material: Material,
         failures: Sequence[Mapping[str, Any]],
         reflections: Sequence[str],
+        count: int,
     ) -> ChatRequest:
-        """Writes the material anew in the light of reflections."""
-        values = {**_shown(material), "failures": failures, "reflections": reflections}
+        """Writes the material anew, `count` exemplars or a lecture, in the light of reflections."""
+        values = {**_shown(material), "count": count, "failures": failures, "reflections": reflections}
         return self.request(path, "rewrite", self.head(), values)
 
-    def repair(self, path: CallPath, material: Material, reply: str, why: str) -> ChatRequest:
+    def repair(self, path: CallPath, material: Material, reply: str, why: str, count: int) -> ChatRequest:
         """Is shown its own malformed material and what is wrong with it."""
-        return self.request(path, "repair", self.head(), {**_shown(material), "reply": reply, "why": why})
+        values = {**_shown(material), "count": count, "reply": reply, "why": why}
+        return self.request(path, "repair", self.head(), values)
 
     def choice(
         self, path: CallPath, material: Material, menu: Sequence[Problem], failures: Sequence[Mapping[str, Any]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +14,8 @@ import pytest
 
 from lbt_sim.errors import ModelUnavailable
 from lbt_sim.models.base import ChatRequest, Head, ModelInfo, Sampling, Turn
-from lbt_sim.models.llamacpp import LlamaCppModel, LlamaCppSpec, _answer, _grammar
-from lbt_sim.models.llamacpp_native import Native, Setup
+from lbt_sim.models.llamacpp import LlamaCppModel, LlamaCppSpec, _answer, _Ask, _grammar
+from lbt_sim.models.llamacpp_native import Native, Setup, Stopped
 from lbt_sim.models.weights import locate, pull
 
 Ask = Callable[..., ChatRequest]
@@ -30,7 +32,9 @@ class FakeNative:
         self.closed = False
         self.version = "0"
 
-    def chat(self, body: Mapping[str, Any]) -> object:
+    def chat(self, body: Mapping[str, Any], stopped: Callable[[], bool]) -> object:
+        if stopped():
+            raise Stopped
         self.bodies.append(body)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
@@ -70,14 +74,14 @@ def open_fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
 
 def test_choices_are_looked_for_deeper_before_the_text_is_asked_for(ask: Ask) -> None:
     native: Any = FakeNative(said("The", The=-0.1), said("The", The=-0.1, positive=-9.0, negative=-8.0))
-    reply = _answer(native, ask(choices=CHOICES), cache=True)
+    reply = _answer(_Ask(native, lambda: False), ask(choices=CHOICES), cache=True)
     assert (reply.text, reply.choice_logprobs) == ("negative", (-9.0, -8.0))
     assert native.bodies[1]["top_logprobs"] > native.bodies[0]["top_logprobs"]
 
 
 def test_choices_that_share_a_first_token_are_generated_by_grammar(ask: Ask) -> None:
     native: Any = FakeNative(said("half-true"), first={"half-true": "half", "half-false": "half"})
-    reply = _answer(native, ask(choices=("half-true", "half-false")), cache=True)
+    reply = _answer(_Ask(native, lambda: False), ask(choices=("half-true", "half-false")), cache=True)
     assert (reply.text, reply.choice_logprobs) == ("half-true", None)
     assert "grammar" in native.bodies[0]
     assert native.bodies[0]["max_tokens"] > len("half-false")
@@ -85,7 +89,7 @@ def test_choices_that_share_a_first_token_are_generated_by_grammar(ask: Ask) -> 
 
 def test_llama_cpps_own_sampling_defaults_are_switched_off(ask: Ask) -> None:
     native: Any = FakeNative(said("x"))
-    _answer(native, ask(sampling=Sampling(temperature=1.0)), cache=False)
+    _answer(_Ask(native, lambda: False), ask(sampling=Sampling(temperature=1.0)), cache=False)
     body = native.bodies[0]
     assert (body["top_k"], body["top_p"], body["min_p"], body["cache_prompt"]) == (0, 1.0, 0.0, False)
 
@@ -98,7 +102,7 @@ def test_a_label_cannot_write_grammar() -> None:
 
 def test_an_error_of_the_engine_is_a_failed_reply(ask: Ask) -> None:
     native: Any = FakeNative({"error": {"message": "no slot", "type": "server_error"}})
-    reply = _answer(native, ask(), cache=True)
+    reply = _answer(_Ask(native, lambda: False), ask(), cache=True)
     assert (reply.finish, reply.error) == ("failed", "llama.cpp: no slot")
 
 
@@ -266,8 +270,50 @@ async def test_a_reply_is_cut_off_at_its_limit(small: Small, ask: Ask) -> None:
 
 
 @pytest.mark.model
-async def test_a_prompt_that_is_too_long_fails_and_says_so(small: Small, ask: Ask) -> None:
-    reply = await small[0].create(ask("word " * 600))
+def test_a_long_reply_is_given_up_at_its_next_token(gguf: Path) -> None:
+    native = Native.load(Setup(gguf, 256, 1, 1, 0, 0))
+    asked = 0
+
+    def stopped() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 4
+
+    body = {"messages": [{"role": "user", "content": "Tell a long story."}], "max_tokens": 200}
+    with pytest.raises(Stopped):
+        native.chat(body, stopped)
+    whole = native.chat({**body, "max_tokens": 12})
+    native.close()
+    assert asked == 5
+    assert isinstance(whole, dict)
+    assert whole["usage"]["completion_tokens"] == 12
+    assert whole["choices"][0]["finish_reason"] == "length"
+    assert whole["choices"][0]["message"]["content"]
+
+
+@pytest.mark.model
+def test_a_process_that_ends_without_closing_ends_in_good_order(gguf: Path) -> None:
+    code = (
+        "import asyncio\n"
+        "from lbt_sim.models.base import *\n"
+        "from lbt_sim.models.llamacpp import *\n"
+        "async def main():\n"
+        "    model = LlamaCppModel(LlamaCppSpec(model='smollm2-135m', context=512))\n"
+        "    await model.ready()\n"
+        "    path, sampling = CallPath(0, 'x', 'y'), Sampling(max_tokens=400)\n"
+        "    task = asyncio.create_task(model.create(ChatRequest(path, Head(()), 'Tell a long story', sampling, 1)))\n"
+        "    await asyncio.sleep(0.5)\n"
+        "    raise SystemExit(3)\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("limit", [1, 100])
+async def test_a_prompt_that_is_too_long_fails_and_says_so(small: Small, ask: Ask, limit: int) -> None:
+    reply = await small[0].create(ask("word " * 600, sampling=Sampling(max_tokens=limit)))
     assert (reply.finish, reply.transient) == ("failed", False)
     assert reply.error is not None
     assert "the context 512" in reply.error

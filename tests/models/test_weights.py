@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import json
+import os
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -106,7 +107,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Site) -> Path:
     monkeypatch.setenv("HF_ENDPOINT", f"{site.url}/hub")
     monkeypatch.setenv("UV_DEFAULT_INDEX", f"{site.url}/simple/")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(download._verified.retry, "sleep", lambda seconds: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(download._verified.retry, "sleep", lambda seconds: None)
     site.pages["/simple/toy/"] = index_page(site)
     site.pages["/files/w"] = Page(WHEEL)
     return folder
@@ -249,7 +250,7 @@ def test_a_full_disk_ends_with_a_message_and_leaves_nothing(cache: Path, monkeyp
     def full(fd: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(download.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ModelUnavailable, match="No space left") as caught:
         pull("toy", known=toy())
     assert "LBT_SIM_CACHE" in caught.value.remedy
@@ -309,7 +310,7 @@ def test_a_checksum_is_remembered_until_the_file_changes(tmp_path: Path, monkeyp
     path.write_bytes(b"one")
     assert sha256_of(path) == sha(b"one")
     with monkeypatch.context() as patch:
-        patch.setattr(weights.hashlib, "file_digest", lambda *_: pytest.fail("read again"))
+        patch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("read again"))
         assert sha256_of(path) == sha(b"one")
     path.write_bytes(b"three")
     assert sha256_of(path) == sha(b"three")

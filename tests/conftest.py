@@ -1,0 +1,1 @@
+"""Makes `rooms` importable from every folder of tests."""

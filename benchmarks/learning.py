@@ -89,7 +89,8 @@ def main() -> None:
     print(f"gain, led by failures        {interval(gains[0])}")
     print(f"gain, control                {interval(gains[1])}")
     print(f"led by failures - control    {interval([a - b for a, b in zip(*gains, strict=True)])}")
-    print(f"calls made, mean: {statistics.fmean(calls[0]):.0f} with round 0; control {statistics.fmean(calls[1]):.0f} without")
+    made = [statistics.fmean(arm) for arm in calls]
+    print(f"calls made, mean             {made[0]:.0f} with round 0; control {made[1]:.0f} without it")
     print(f"{time.monotonic() - started:.0f} s")
 
 

@@ -6,11 +6,13 @@ rendered, calls and events are committed to a ledger on disk. Beside it, in the 
 team and its star-shaped GraphFlow of N agents that answer at once too, and store nothing.
 
     uv run python benchmarks/overhead.py                     # 320 and 1,000 students; minutes, most of them AutoGen's
+    uv run python benchmarks/overhead.py --complete 320      # besides, a room in which everyone hears everyone
     uv run python benchmarks/overhead.py 320 --repeats 3 --no-graphflow
     uv run python benchmarks/overhead.py 320 --profile       # where ours goes
 
 CPU is that of the process with all its threads (`time.process_time`), so the ledger's writer and the live view's
-painter are in it. The classrooms are repeated; an AutoGen team, whose costs are far above the noise, is run once.
+painter are in it. The classrooms are repeated; an AutoGen team, whose costs are far above the noise, is run once, and
+only its first messages are measured where all would take minutes (`units` says how many). Neither counts its start.
 """
 
 from __future__ import annotations
@@ -267,25 +269,38 @@ def star(students: int, make: Callable[[str], ChatAgent]) -> BaseGroupChat:
     return GraphFlow([hub, *leaves], graph.build(), termination_condition=MaxMessageTermination(2 * students + 10))
 
 
-async def team(group: BaseGroupChat, agents: int) -> Cost:
-    """What a team's messages cost, from the first agent's word to the last: its start is not counted."""
+async def team(group: BaseGroupChat, messages: int) -> Cost:
+    """What a team's messages cost, from the first agent's word to the last, or to the one after `messages` more.
+
+    The team's start is not counted. A team that has more to say is cut off.
+    """
     gc.collect()
-    cpu = wall = 0.0
+    begun: tuple[float, float] | None = None
+    now = (0.0, 0.0)
     seen = 0
     async for message in group.run_stream(task="Talk."):
         if isinstance(message, TextMessage) and message.source != "user":
+            now = time.process_time(), time.perf_counter()
+            begun = begun or now
             seen += 1
-            if seen == 1:
-                cpu, wall = time.process_time(), time.perf_counter()
-            last = time.process_time(), time.perf_counter()
-    return Cost(seen - 1, last[0] - cpu, last[1] - wall)
+            if seen > messages:
+                break
+    if begun is None or seen < 2:
+        raise RuntimeError("the team said nothing")
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    return Cost(seen - 1, now[0] - begun[0], now[1] - begun[1])
 
 
 # --- the table --------------------------------------------------------------------------------------------
 
 
 def spread(values: Sequence[float]) -> str:
-    """Median and range."""
+    """Median and range; a single value as it is."""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
     return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
@@ -317,12 +332,11 @@ def ours(students: int, args: argparse.Namespace) -> float:
 
 def theirs(students: int, args: argparse.Namespace, baseline: float) -> None:
     """Measures AutoGen's teams of the same size and prints their lines."""
-    count = min(args.messages, students)
     for name, make in (("least agent", Echo), ("AssistantAgent", assistant)):
-        cost = asyncio.run(team(round_robin(students, make, count), students))
+        cost = asyncio.run(team(round_robin(students, make, args.messages + 1), args.messages))
         row(f"AutoGen round robin, {name}: message", cost.units, [cost.ms], 1000 * cost.wall / cost.units, baseline)
     if not args.no_graphflow:
-        cost = asyncio.run(team(star(students, Echo), students))
+        cost = asyncio.run(team(star(students, Echo), args.star_messages))
         what = "AutoGen GraphFlow star, least agent: message"
         row(what, cost.units, [cost.ms], 1000 * cost.wall / cost.units, baseline)
 
@@ -331,9 +345,12 @@ def complete(students: int) -> None:
     """Everyone talks with everyone for two turns, then sits an exam: notes and prompts grow with the square."""
     lesson = asyncio.run(classroom(prepared(students, 2, 10, "seminar")))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    delivery = 1000 * lesson.messages.cpu / lesson.deliveries
     print(f"\nEveryone with everyone, {students} students, 2 turns, 10 items:")
-    print(f"  {lesson.messages.units:,} messages, {lesson.deliveries:,} deliveries: {lesson.messages.cpu:.1f} s of CPU,")
-    print(f"  {lesson.messages.ms:.2f} ms a message, {1000 * lesson.messages.cpu / lesson.deliveries:.4f} ms a delivery;")
+    print(
+        f"  {lesson.messages.units:,} messages, {lesson.deliveries:,} deliveries: {lesson.messages.cpu:.1f} s,", end=" "
+    )
+    print(f"{lesson.messages.ms:.2f} ms a message, {delivery:.4f} ms a delivery;")
     print(f"  {lesson.answers.units:,} answers: {lesson.answers.cpu:.1f} s, {lesson.answers.ms:.2f} ms an answer;")
     print(f"  exam prompts: {lesson.heads / students:,.0f} characters a student; peak memory {peak:,.0f} MiB")
 
@@ -353,7 +370,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="runs of our classroom")
     parser.add_argument("--turns", type=int, default=2, help="how often each student speaks")
     parser.add_argument("--items", type=int, default=20, help="problems of the exam")
-    parser.add_argument("--messages", type=int, default=40, help="messages of a round-robin team: its cost is the same for each")
+    parser.add_argument("--messages", type=int, default=40, help="messages measured of a round-robin team")
+    parser.add_argument("--star-messages", type=int, default=320, help="messages measured of a GraphFlow, at most")
     parser.add_argument("--no-graphflow", action="store_true", help="leave out the slowest")
     parser.add_argument("--complete", type=int, default=0, metavar="N", help="also a room of N where all talk with all")
     parser.add_argument("--profile", action="store_true", help="only profile our classroom")
@@ -362,15 +380,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for students in args.students:
             profile(students, args)
         return
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()},")
-    print(f"SQLite {sqlite3.sqlite_version}, autogen-agentchat {version('autogen-agentchat')}; medians of {args.repeats} (range)")
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, {platform.system()}", end="; ")
+    print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}", end=", ")
+    print(f"autogen-agentchat {version('autogen-agentchat')}. Medians of {args.repeats} (range).")
+    if args.complete:  # first, so that the peak of memory is its own
+        complete(args.complete)
     for students in args.students:
         print(f"\n{students:,} students, {args.turns} turns, {args.items} items")
         print(f"| {'':<46} | {'units':>7} | {'CPU, ms a unit':>25} | {'wall, ms':>9} | {'ratio':>8} |")
         print(f"|{'-' * 48}|{'-' * 8}:|{'-' * 26}:|{'-' * 10}:|{'-' * 9}:|")
         theirs(students, args, ours(students, args))
-    if args.complete:
-        complete(args.complete)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,24 @@
 An event is identified by (path, kind): a resumed run that emits it again replaces it, so a run folder never tells
 a thing twice. Kinds and what their `data` holds:
 
-| kind | path | data |
-| --- | --- | --- |
-| `run` | `run` | title, seed, method, rounds, task {name, labels, positive, grader, train, held_out}, seats [{name, role, model, persona}], edges [[from, to, kind]], baselines {always_positive {accuracy, f1}, majority {accuracy, f1}}, notices [text] |
-| `material` | `material/<id>` | id, kind, parents [id], operator, by, exemplars [{question, answer, rationale, source}] or lecture |
-| `utterance` | `r<k>/<material>/<stage>/<speaker>/<n>` | round, material, speaker, hearers [name], kind (teaches, assists, question, answer, discusses), text, exemplars (how many go with it) |
-| `exam` | `r<k>/exam` | round, set_by, items [id], questions [text], answers [right answer] |
-| `grades` | `r<k>/<material>/grades/<student>` | round, material, student, items [id], outcomes (a letter each: c w i t f), answers [text or null], read_from {source: count} |
-| `feedback` | `r<k>/<material>/feedback` | round, material, failures [id], text |
-| `candidate` | `r<k>/candidate/<parent>/<operator>/<n>` | round, parent, operator, by, status (new, duplicate, invalid, failed, leak), material (id or null), why |
-| `selection` | `r<k>/selection` | round, strategy, candidates [{id, n, correct, score, dropped (block it was dropped after, or null)}], answers (spent), beam [id], rescore {n, score} or null |
-| `report` | `r<k>/report` | one entry of `rounds` in `--json` |
-| `notice` | anything | text |
-| `done` | `done` | status |
+- `run`, at `run`: title, seed, method, rounds, task {name, labels, positive, grader, train, held_out}, seats [{name,
+  role, model, persona}], edges [[from, to, kind]] (empty where there are too many), edge_counts {kind: n}, baselines
+  {always_positive {accuracy, f1}, majority {accuracy, f1}}, notices [text]
+- `material`, at `material/<id>`: id, kind, parents [id], operator, by, exemplars [{question, answer, rationale, source}]
+  or lecture
+- `utterance`, at `r<k>/<material>/<stage>/<speaker>/<n>`: round, material, speaker, hearers [name], kind (teaches,
+  assists, question, answer, discusses), text, exemplars (how many go with it)
+- `exam`, at `r<k>/exam`: round, set_by, items [id], questions [text], answers [right answer]
+- `grades`, at `r<k>/<material>/grades/<student>`: round, material, student, items [id], outcomes (a letter each:
+  c w i t f), answers [text or null], read_from {source: count}
+- `feedback`, at `r<k>/<material>/feedback`: round, material, failures [id], text
+- `candidate`, at `r<k>/candidate/<parent>/<operator>/<n>`: round, parent, operator, by, status (new, duplicate,
+  invalid, failed, leak), material (id or null), why
+- `selection`, at `r<k>/selection`: round, strategy, metric, candidates [{id, n, correct, score, dropped (the block it
+  was dropped after, or null)}], answers (spent), beam [id], rescore {n, score} or null
+- `report`, at `r<k>/report`: one entry of `rounds` in `--json`
+- `notice`, anywhere: text
+- `done`, at `done`: status
 """
 
 from __future__ import annotations
@@ -43,4 +48,6 @@ class Event:
 class EventSink(Protocol):
     """Where events go. Never blocks and never raises."""
 
-    def __call__(self, event: Event) -> None: ...
+    def __call__(self, event: Event) -> None:
+        """Takes an event."""
+        ...

@@ -13,8 +13,8 @@ from lbt_sim.tasks.base import Exemplar
 
 __all__ = ["parse_exemplars"]
 
-_ASKED = re.compile(r"^\W{0,8}(?:Q|Question)\W{0,8}?:[ \t]*", re.IGNORECASE)
-_ANSWERED = re.compile(r"^\W{0,8}(?:A|Answer)\W{0,8}?:[ \t]*", re.IGNORECASE)
+_ASKED = re.compile(r"^\W{0,8}(?:Q|Question)\W{0,8}?:[*_` \t]*", re.IGNORECASE)
+_ANSWERED = re.compile(r"^\W{0,8}(?:A|Answer)\W{0,8}?:[*_` \t]*", re.IGNORECASE)
 _MAX_QUESTION = 4_000
 _MAX_TEXT = 200_000
 """Characters of a reply that are read: a runaway reply of megabytes costs no more than a long one."""
@@ -51,19 +51,28 @@ def parse_exemplars(text: str, labels: Sequence[str], count: int | None = None) 
 
 
 def _from_json(text: str) -> list[Any] | None:
-    """The first JSON list of objects in `text`, be it inside an object or a fence; one object is a list of one."""
+    """The first JSON list of objects in `text`, be it inside an object or a fence; one object is a list of one.
+
+    Not so an object of a list that breaks off: a reply that was cut off is not a set of one.
+    """
     decoder = json.JSONDecoder()
+    broken = False
     for match in islice(re.finditer(r"[\[{]", text), _MAX_STARTS):
         try:
             value, _ = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):  # ValueError: no JSON, or a number of thousands of digits
+            broken |= match[0] == "["
             continue
         if isinstance(value, dict):
-            inner = next((v for v in value.values() if isinstance(v, list)), None)
-            value = inner if inner is not None else [value]
-        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-            return value
+            inner = next((part for part in value.values() if _is_rows(part)), None)
+            value = [value] if inner is None and not broken else inner
+        if _is_rows(value):
+            return list(value)
     return None
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def _from_blocks(text: str) -> list[Any]:

@@ -300,7 +300,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+"})
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if isinstance(obj, Mapping):
+        if type(obj) is dict or isinstance(obj, Mapping):  # the first is far the faster question
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
         if isinstance(obj, (str, bytes, int, float, list, tuple, set, frozenset)):
             return self.undefined(obj=obj, name=attribute)
@@ -324,7 +324,7 @@ def _measure(size: int) -> None:
 
 def _printable(value: Any) -> Any:
     """What `{{ value }}` prints. None prints nothing; a list would print as Python."""
-    if isinstance(value, str | int | float | Undefined):
+    if type(value) is str or isinstance(value, (str, int, float, Undefined)):
         return value
     if value is None:
         return ""

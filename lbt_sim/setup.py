@@ -107,7 +107,7 @@ def _check_method(prepared: Prepared) -> None:
     if method.exemplars >= len(task.train):
         raise loaded.error(
             "method.exemplars",
-            f"{method.exemplars} exemplars cannot be taken from {len(task.train)} train problems and leave any for exams",
+            f"{method.exemplars} exemplars of {len(task.train)} train problems leave none for exams",
             remedy="Lower method.exemplars, or raise task.train.",
         )
     unknown = [id_ for id_ in method.exam.ids if id_ not in {problem.id for problem in task.train}]

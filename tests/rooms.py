@@ -31,17 +31,18 @@ Handler = Callable[[ChatRequest], Reply | str]
 LABELS = ("yes", "no")
 
 
-def problems(prefix: str, count: int) -> tuple[Problem, ...]:
+def problems(prefix: str, count: int, start: int = 0) -> tuple[Problem, ...]:
     """Problems whose questions are all different and whose answers alternate."""
     return tuple(
         Problem(f"{prefix}{n}", f"{prefix}question{n}x of{n}x kind{n}x", LABELS[n % 2], family=f"family{n % 3}")
-        for n in range(count)
+        for n in range(start, start + count)
     )
 
 
 def small_task(train: int = 24, held_out: int = 8, **changes: Any) -> Task:
     """A task with labels."""
-    task = Task("small", "Say yes or no.", LABELS, "yes", "labels", problems("t", train), problems("h", held_out))
+    held = problems("h", held_out, 1000)  # other numbers: else they would be the train problems, nearly
+    task = Task("small", "Say yes or no.", LABELS, "yes", "labels", problems("t", train), held)
     return replace(task, **changes)
 
 
@@ -183,3 +184,9 @@ def flat(groups: Iterable[Iterable[Any]]) -> Iterator[Any]:
     """Everything of every group."""
     for group in groups:
         yield from group
+
+
+def below(folder: Path, name: str) -> Path:
+    """A new folder."""
+    (folder / name).mkdir()
+    return folder / name

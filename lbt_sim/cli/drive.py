@@ -13,8 +13,9 @@ from typing import Any
 
 import typer
 
-from lbt_sim.errors import Interrupted, LbtError
+from lbt_sim.errors import Interrupted, LbtError, ModelUnavailable
 from lbt_sim.events import EventSink
+from lbt_sim.folders import discard_unstarted
 from lbt_sim.models.recorded import Caller, Meter
 from lbt_sim.runs import Run, RunFolder
 
@@ -23,7 +24,7 @@ __all__ = ["drive"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def drive(folder: RunFolder, *, as_json: bool, quiet: bool, replay: bool = False) -> None:
+def drive(folder: RunFolder, *, as_json: bool, quiet: bool, replay: bool = False, new: bool = False) -> None:
     """Executes `folder`'s run and ends the command with the documented status.
 
     Args:
@@ -31,6 +32,7 @@ def drive(folder: RunFolder, *, as_json: bool, quiet: bool, replay: bool = False
         as_json: Print the result as JSON, and nothing else on standard output.
         quiet: Show no progress.
         replay: Forbid models.
+        new: The folder was just made; where a model cannot be had and nothing was started, it goes again.
     """
     with ExitStack() as displays:
         screen = _Screen(displays, as_json=as_json, quiet=quiet)
@@ -39,6 +41,8 @@ def drive(folder: RunFolder, *, as_json: bool, quiet: bool, replay: bool = False
             result = asyncio.run(_executed(run, screen))
         except LbtError as error:
             displays.close()
+            if new and isinstance(error, ModelUnavailable):
+                discard_unstarted(folder.path)
             _print_stopped(folder, error, as_json=as_json)
             raise
     if as_json:

@@ -29,13 +29,10 @@ def fork(
     """
     from lbt_sim.cli.drive import drive
     from lbt_sim.cli.fetch import fetch_models
-    from lbt_sim.runs import SCENARIO_FILE, fork_run, open_run
-    from lbt_sim.scenario.load import load_resolved
+    from lbt_sim.folders import fork_run, load_run_scenario, open_run
     from lbt_sim.setup import prepare
 
     source = open_run(run)
-    file = run / SCENARIO_FILE
-    text = file.read_text(encoding="utf-8")
-    prepared = prepare(load_resolved(text, str(file), sets=set_ or (), engine=engine, data=data or ()))
+    prepared = prepare(load_run_scenario(run, sets=set_ or (), engine=engine, data=data or ()))
     fetch_models(prepared, quiet=quiet)
-    drive(fork_run(source, prepared, from_round, out), as_json=as_json, quiet=quiet)
+    drive(fork_run(source, prepared, from_round, out), as_json=as_json, quiet=quiet, new=True)

@@ -32,7 +32,8 @@ def list_() -> None:
     weights = Table("model", "size, licence", "here", title="Models to pull", title_justify="left")
     for name, known in sorted(KNOWN.items()):
         path = locate(name)
-        weights.add_row(name, f"{known.size / 1e6:.0f} MB, {known.licence}", Text(str(path)) if path else f"no; lbt-sim models pull {name}")
+        here = str(path) if path else f"no; lbt-sim models pull {name}"
+        weights.add_row(name, f"{known.size / 1e6:.0f} MB, {known.licence}", Text(here))
     console.print(weights)
 
 

@@ -30,4 +30,4 @@ def run(
     loaded = load_scenario(scenario, sets=set_ or (), engine=engine, seed=seed, data=data or ())
     prepared = prepare(loaded)
     fetch_models(prepared, quiet=quiet)
-    drive(create_run(prepared, out), as_json=as_json, quiet=quiet)
+    drive(create_run(prepared, out), as_json=as_json, quiet=quiet, new=True)

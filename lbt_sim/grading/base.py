@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from lbt_sim.models.base import Reply
 from lbt_sim.tasks.base import Problem
 
-__all__ = ["Grade", "Grader", "Outcome", "OUTCOMES"]
+__all__ = ["OUTCOMES", "Grade", "Grader", "Outcome"]
 
 Outcome = Literal["correct", "wrong", "invalid", "truncated", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "invalid", "truncated", "failed")
@@ -39,6 +39,10 @@ class Grader(Protocol):
 
     choices: tuple[str, ...]
 
-    async def grade(self, answers: Sequence[tuple[Problem, Reply]]) -> list[Grade]: ...
+    async def grade(self, answers: Sequence[tuple[Problem, Reply]]) -> list[Grade]:
+        """Grades, in the order of `answers`."""
+        ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Ends whatever it started."""
+        ...

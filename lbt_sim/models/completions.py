@@ -18,7 +18,7 @@ _DIRT = re.compile("[\x00\ud800-\udfff]")
 _THINK = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)
 
 
-class Malformed(Exception):  # noqa: N818 - it describes the answer; it never leaves the engines
+class Malformed(Exception):
     """The answer is JSON, but not a chat completion."""
 
 

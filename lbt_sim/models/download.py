@@ -38,7 +38,7 @@ LISTING = 16 << 20
 """Bytes that a page of an index may have."""
 
 
-class NotThere(Exception):  # noqa: N818 - an answer that leads to the next source, not an error
+class NotThere(Exception):
     """This source does not have the file, or is out of reach."""
 
 

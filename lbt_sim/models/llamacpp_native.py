@@ -31,7 +31,7 @@ SHORT = 8
 """Tokens of a reply that is not worth interrupting."""
 
 
-class Stopped(Exception):  # noqa: N818 - an answer to being asked to stop
+class Stopped(Exception):
     """A reply was given up because nobody waits for it any more."""
 
 

@@ -39,7 +39,7 @@ HEADS = 4096
 TRY = 15.0
 
 
-class Failure(Exception):  # noqa: N818 - data about a call that gave up; it never leaves the engine
+class Failure(Exception):
     """An attempt failed.
 
     Attributes:

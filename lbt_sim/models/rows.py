@@ -48,10 +48,18 @@ class Batch:
 def cleaned(reply: Reply) -> Reply:
     """Text that SQLite and UTF-8 can hold: lone surrogates become question marks, now as when it is read back."""
     parts = (reply.text, reply.reasoning, reply.error)
-    if all(part is None or part.isascii() for part in parts):
+    if all(part is None or _whole(part) for part in parts):
         return reply
     text, reasoning, error = (None if part is None else part.encode("utf-8", "replace").decode() for part in parts)
     return replace(reply, text=text or "", reasoning=reasoning, error=error)
+
+
+def _whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def as_row(batch: Batch, index: int, *, shared: bool) -> StoredCall:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from autogen_agentchat.agents import BaseChatAgent
@@ -41,6 +42,8 @@ _BUILT_IN_SAMPLING: Mapping[str, SamplingSpec] = {
     "discuss": SamplingSpec(temperature=0.7, max_tokens=80),
     "summarise": SamplingSpec(temperature=0.0, max_tokens=160),
 }
+
+_SETS_KEPT = 8
 
 
 class ClassroomAgent(BaseChatAgent):
@@ -74,6 +77,8 @@ class ClassroomAgent(BaseChatAgent):
             },
         }
         self._same: dict[str, tuple[str, ...]] = {}  # use -> what of `_known` its template reads
+        self._sets: dict[tuple[Exemplar, ...], tuple[Turn, ...]] = {}
+        self._samplings: dict[str, Sampling] = {}
 
     # --- prompts ------------------------------------------------------------------------------------------
 
@@ -113,16 +118,23 @@ class ClassroomAgent(BaseChatAgent):
             lecture=lecture,
             exemplars=exemplar_values(notes.exemplars) if as_text else [],
         )
-        turns = [Turn("system", system)] if system.strip() else []
-        if not as_text:
-            for exemplar in notes.exemplars:
-                turns += self._worked(exemplar)
-        return Head(tuple(turns), self._learner())
+        first = (Turn("system", system),) if system.strip() else ()
+        return Head(first if as_text else first + self._worked(notes.exemplars), self._learner)
 
-    def _worked(self, exemplar: Exemplar) -> tuple[Turn, Turn]:
+    def _worked(self, exemplars: tuple[Exemplar, ...]) -> tuple[Turn, ...]:
+        """Worked examples as chat turns. The last few sets are kept: a lesson shows the same one again and again."""
+        turns = self._sets.get(exemplars)
+        if turns is None:
+            turns = self._sets[exemplars] = tuple(turn for e in exemplars for turn in self._worked_example(e))
+            if len(self._sets) > _SETS_KEPT:
+                del self._sets[next(iter(self._sets))]
+        return turns
+
+    def _worked_example(self, exemplar: Exemplar) -> tuple[Turn, Turn]:
         worked = self._item("worked", question=exemplar.question, answer=exemplar.answer, rationale=exemplar.rationale)
         return Turn("user", self._item("answer", question=exemplar.question)), Turn("assistant", worked)
 
+    @cached_property
     def _learner(self) -> str:
         if not self._rule_based:
             return ""
@@ -131,9 +143,12 @@ class ClassroomAgent(BaseChatAgent):
 
     def sampling(self, use: str) -> Sampling:
         """How replies for `use` are drawn: the scenario's word, the agent's, or the built-in one."""
-        built_in = _BUILT_IN_SAMPLING.get("answer_open" if use == "answer" and not self.task.labels else use, WRITING)
-        spec = self.seat.sampling.get(use, built_in)
-        return Sampling(spec.temperature, spec.top_p, spec.top_k, spec.max_tokens)
+        known = self._samplings.get(use)
+        if known is None:
+            open_answer = use == "answer" and not self.task.labels
+            spec = self.seat.sampling.get(use, _BUILT_IN_SAMPLING.get("answer_open" if open_answer else use, WRITING))
+            known = self._samplings[use] = Sampling(spec.temperature, spec.top_p, spec.top_k, spec.max_tokens)
+        return known
 
     # --- calls --------------------------------------------------------------------------------------------
 

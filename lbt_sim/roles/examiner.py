@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -26,8 +27,18 @@ class Examiner(ClassroomAgent):
         return self.request(path, "set_exam", self.head(), {"count": count, "examples": shown})
 
     def solve(self, path: CallPath, problems: Sequence[Problem], choices: tuple[str, ...]) -> list[ChatRequest]:
-        """Solves problems itself, to check that a written problem has the answer it claims."""
-        return self.exam_requests(path, self.head(), problems, choices)
+        """Solves problems itself, to check that a written problem has the answer it claims.
+
+        Open problems are solved greedily the first time and drawn later: the same answer again would check nothing.
+        """
+        requests = self.exam_requests(path, self.head(), problems, choices)
+        if path.sample == 0 or choices:
+            return requests
+        return [
+            replace(r, sampling=replace(r.sampling, temperature=0.7), seed=self._seeds.at(*r.path).number())
+            for r in requests
+            if not r.sampling.temperature
+        ] or requests
 
     async def judge(self, path: CallPath, answers: Sequence[tuple[str, Problem, Reply]]) -> list[Grade]:
         """Grades open answers, given as (student, problem, reply), by the rubric.
@@ -86,7 +97,7 @@ def _verdict(verdict: Reply, answer: Reply) -> Grade:
         known = [
             (value, name)
             for value, name in zip(verdict.choice_logprobs, VERDICTS, strict=True)
-            if value is not None and not math.isnan(value)
+            if value is not None and math.isfinite(value)
         ]
         word = max(known)[1] if known else word
     if word == "correct":

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from lbt_sim.classroom import Classroom, build_classroom
 from lbt_sim.scenario.schema import ClassroomFile
 from lbt_sim.seeds import Seeds

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lbt_sim.classroom.bits import indices, mask_of, pick, transpose
 
 

@@ -8,6 +8,7 @@ import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lbt_sim.classroom import Classroom
 from lbt_sim.errors import ClassroomError
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from lbt_sim.classroom import Classroom
 from lbt_sim.classroom.draw import draw
 from lbt_sim.errors import ClassroomError

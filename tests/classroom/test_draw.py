@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lbt_sim.classroom import EDGE_KINDS, Classroom
 from lbt_sim.classroom.draw import PICTURE_SEATS, draw, hearing_table
 

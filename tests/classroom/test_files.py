@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import networkx as nx
 import pytest
+
 from lbt_sim.classroom import Seat
 from lbt_sim.classroom.files import MAX_BYTES, match_nodes, read_graph
 from lbt_sim.errors import ClassroomError

@@ -7,6 +7,7 @@ import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lbt_sim.classroom import EDGE_KINDS, ROLES, Classroom
 from lbt_sim.errors import ClassroomError
 

@@ -7,6 +7,7 @@ import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lbt_sim.classroom.bits import indices, transpose
 from lbt_sim.classroom.topologies import TOPOLOGIES, wire
 from lbt_sim.errors import ClassroomError, Place

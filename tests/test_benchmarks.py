@@ -1,0 +1,83 @@
+"""The benchmarks run, at a tiny size, and measure what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def load(name: str) -> ModuleType:
+    """A benchmark as a module."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def overhead() -> ModuleType:
+    return load("overhead")
+
+
+def test_overhead_counts_what_a_classroom_did(overhead: ModuleType) -> None:
+    lesson = asyncio.run(overhead.classroom(overhead.prepared(5, 2, 4)))
+    assert lesson.messages.units == 10  # each student once a turn
+    assert lesson.deliveries == 20  # two neighbours hear each
+    assert lesson.answers.units == 20
+
+
+def test_overhead_seats_everyone_beside_everyone(overhead: ModuleType) -> None:
+    lesson = asyncio.run(overhead.classroom(overhead.prepared(4, 1, 2, "seminar")))
+    assert lesson.deliveries == 4 * 3
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_overhead_measures_the_same_work_with_the_live_view(overhead: ModuleType, live: bool) -> None:
+    lesson = asyncio.run(overhead.classroom(overhead.prepared(3, 1, 2), live=live))
+    assert (lesson.messages.units, lesson.answers.units) == (3, 6)
+
+
+def test_overhead_prints_a_ratio_table(overhead: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    overhead.main(["5", "--repeats", "1", "--turns", "1", "--items", "2", "--messages", "2", "--complete", "3"])
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split("|")[1].strip(): line.split("|")[2:] for line in lines if line.startswith("| ")}
+    assert float(rows["lbt-sim: message"][3]) == 1.0
+    assert int(rows["lbt-sim: exam answer"][0]) == 10
+    assert int(rows["AutoGen round robin, least agent: message"][0]) == 2
+    assert int(rows["AutoGen round robin, AssistantAgent: message"][0]) == 2
+    assert int(rows["AutoGen GraphFlow star, least agent: message"][0]) == 5
+    assert "Everyone with everyone, 3 students" in "\n".join(lines)
+
+
+def test_show_million_makes_a_ledger_that_show_can_read(tmp_path: Path) -> None:
+    module = load("show_million")
+    asyncio.run(module.make(tmp_path, 2_000, 4))
+    seconds, peak, status, lines = module.measure([str(tmp_path)])
+    assert status == 0
+    assert lines > 5
+    assert seconds > 0
+    assert peak > 0
+
+
+@pytest.mark.slow
+def test_learning_reports_gains_of_a_run_and_its_control(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["method.rounds=1", "method.exam=3", "task.train=40", "task.held_out=10", "method.select.budget=16"]
+    sets = [part for entry in small for part in ("--set", entry)]
+    arguments = ["quickstart", "--seeds", "1", "--engine", "simulated", "--out", str(tmp_path / "learning"), *sets]
+    monkeypatch.setattr(sys, "argv", ["learning.py", *arguments])
+    load("learning").main()
+    printed = capsys.readouterr().out
+    assert "gain, led by failures" in printed
+    assert "gain, control" in printed

@@ -1,0 +1,111 @@
+"""Every command in the documentation runs, in the order in which it stands, in one fresh directory.
+
+Commands that would ask a language model are run on simulated learners; a test that is marked `model` runs the first
+one on the embedded model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from lbt_sim.cli import app
+from lbt_sim.grading import OUTCOMES
+from lbt_sim.models.registry import ENGINES
+from lbt_sim.scenario.load import load_scenario
+from lbt_sim.scenario.presets import PRESETS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "scenarios/README.md", "agents/README.md", "classrooms/README.md")
+
+BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+ELSEWHERE = {"./check"}
+"""Commands that are not run here: the one that runs this test."""
+
+
+def commands(text: str) -> list[tuple[str, int]]:
+    """Each command of the fenced blocks, and the exit status that is said to follow."""
+    found = []
+    for block in BLOCK.finditer(text):
+        if block["language"] in ("console", "bash", "sh"):
+            for line in block["body"].splitlines():
+                if line.startswith("$ "):
+                    command, _, comment = line[2:].partition("  #")
+                    status = re.search(r"exit status (\d+)", comment)
+                    found.append((command.strip(), int(status[1]) if status else 0))
+    return found
+
+
+def run(command: list[str], cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONWARNINGS": "error", "COLUMNS": "120"}
+    whole = [sys.executable, "-m", "lbt_sim", *command]
+    return subprocess.run(whole, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_commands_of_a_document_run_one_after_the_other(document: str, tmp_path: Path) -> None:
+    here = tmp_path
+    for command, status in commands((ROOT / document).read_text(encoding="utf-8")):
+        if command in ELSEWHERE:
+            continue
+        words = shlex.split(command)
+        if words[0] == "cd":
+            here = here / words[1]
+            assert here.is_dir(), command
+            continue
+        words = words[2:] if words[:2] == ["uv", "run"] else words
+        assert words[0] == "lbt-sim", command
+        if words[1] == "run" and not {"--engine", "--out"} & set(words):
+            # `--out` too: the next command may run the same scenario in the folder of that name.
+            words += ["--engine", "simulated", "--out", "asked"]
+        done = run(words[1:], here)
+        assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+
+
+def test_the_readme_has_commands_to_run() -> None:
+    found = [command for command, _ in commands(README)]
+    assert found[:2] == ["uv run lbt-sim run quickstart", "./check"]
+    assert len(found) > 10
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_first_command_runs_on_the_embedded_model(tmp_path: Path) -> None:
+    """As it stands in the README but for its size: one round, few held-out problems."""
+    few = [f"--set={one}" for one in ("method.rounds=1", "task.held_out=8", "method.exam=4", "method.select.budget=20")]
+    done = run(["run", "quickstart", "--json", *few], tmp_path, timeout=900)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert [row["teacher"]["n"] for row in result["rounds"]] == [8, 8]
+    assert all(row["teacher"]["read_from"] == {"logprobs": 8} for row in result["rounds"])
+
+
+def test_the_scenario_in_the_readme_is_valid(tmp_path: Path) -> None:
+    (block,) = [b["body"] for b in BLOCK.finditer(README) if b["language"] == "yaml"]
+    file = tmp_path / "shown.yaml"
+    file.write_text(block, encoding="utf-8")
+    assert load_scenario(str(file)).file.method.rounds == 4
+
+
+def test_every_engine_preset_command_and_outcome_is_in_the_readme() -> None:
+    names = {*ENGINES, *PRESETS, *OUTCOMES}
+    names |= set(get_command(app).commands)  # type: ignore[attr-defined]
+    assert {name for name in names if not re.search(rf"`{re.escape(name)}[ `]", README)} == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert ((ROOT / document).parent / target).exists(), target

@@ -33,7 +33,7 @@ Row = dict[str, Any]
 SCENARIO = """\
 kind: scenario
 version: 1
-models: {small: {engine: simulated, latency: 0.002, concurrency: 8}}
+models: {small: {engine: simulated, latency: 0.004, concurrency: 4}}
 task: {name: reviews, train: 60, held_out: 12}
 classroom: {edges: [{from: teacher, to: student, kind: teaches}, {among: student, kind: discusses, topology: ring}]}
 cast: {students: [{persona: literal}, {persona: sceptic}, {persona: guesser}]}
@@ -94,8 +94,27 @@ def committed(run: Path) -> dict[int, Row]:
         return {}
 
 
+def count(run: Path) -> int:
+    """How many calls are committed."""
+    try:
+        with closing(sqlite3.connect(f"{(run / LEDGER_FILE).as_uri()}?mode=ro", uri=True)) as connection:
+            return int(connection.execute("SELECT count(*) FROM calls").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
 def path_of(row: Row) -> tuple[Any, ...]:
     return tuple(row[column] for column in ("round", "step", "agent", "item", "sample"))
+
+
+def _wait(process: BaseProcess, run: Path, seconds: float, calls: int | None, rng: random.Random) -> None:
+    """Until a random moment of `seconds`, or until just after so many calls were committed."""
+    if calls is None:
+        process.join(rng.uniform(0.0, seconds))
+        return
+    while process.is_alive() and count(run) < calls:
+        process.join(0.001)
+    process.join(rng.uniform(0.0, 0.005))
 
 
 @dataclass
@@ -124,6 +143,7 @@ class Uninterrupted:
     result: str
     seconds: float
     tokens: Any
+    calls: int
 
 
 def uninterrupted(folder: Path, seed: int) -> Uninterrupted:
@@ -135,7 +155,8 @@ def uninterrupted(folder: Path, seed: int) -> Uninterrupted:
     text = (folder / f"{name}.out").read_text()
     if process.exitcode != 0:
         raise SystemExit(f"the uninterrupted run failed: {(folder / f'{name}.err').read_text()}")
-    return Uninterrupted(result_of(text), seconds, json.loads(text.splitlines()[-1])["tokens"])
+    tokens = json.loads(text.splitlines()[-1])["tokens"]
+    return Uninterrupted(result_of(text), seconds, tokens, count(folder / name))
 
 
 def _arguments(name: str, seed: int, *, resume: bool) -> list[str]:
@@ -148,10 +169,13 @@ def interrupted(folder: Path, name: str, seed: int, whole: Uninterrupted, rng: r
     """One run, killed up to a dozen times, then resumed to the end."""
     run, known = folder / name, dict[int, Row]()
     wanted = rng.randint(4, 12)
+    # A quarter at a moment of time, which may be before the first call; the others spread over the calls.
+    at = sorted(rng.randrange(whole.calls) for _ in range(wanted))
+    moments = [None if rng.random() < 0.25 else calls for calls in at]
     for attempt in range(wanted + 1):
         process = start(_arguments(name, seed, resume=(run / MANIFEST_FILE).exists()), folder, name)
         if attempt < wanted:
-            process.join(whole.seconds * rng.random() ** 0.5)  # later moments oftener: starting takes a while
+            _wait(process, run, whole.seconds, moments[attempt], rng)
             process.kill()
         process.join()
         found = committed(run)

@@ -6,8 +6,8 @@ a thing twice. Kinds and what their `data` holds:
 - `run`, at `run`: title, seed, method, rounds, task {name, labels, positive, grader, train, held_out}, seats [{name,
   role, model, persona}], edges [[from, to, kind]] (empty where there are too many), edge_counts {kind: n}, baselines
   {always_positive {accuracy, f1}, majority {accuracy, f1}}, notices [text]
-- `material`, at `material/<id>`: id, kind, parents [id], operator, by, exemplars [{question, answer, rationale, source}]
-  or lecture
+- `material`, at `material/<id>`: id, kind, parents [id], operator, by, exemplars [{question, answer, rationale,
+  source}] or lecture
 - `utterance`, at `r<k>/<material>/<stage>/<speaker>/<n>`: round, material, speaker, hearers [name], kind (teaches,
   assists, question, answer, discusses), text, exemplars (how many go with it)
 - `exam`, at `r<k>/exam`: round, set_by, items [id], questions [text], answers [right answer]

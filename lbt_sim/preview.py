@@ -40,10 +40,11 @@ class _NobodyAsked:
         return False
 
     async def ask(self, model: str, request: ChatRequest) -> Reply:
-        raise NotImplementedError("a preview asks no model")
+        """What would be said: assistants who pass on in their own words are heard before anyone is shown."""
+        return Reply(f"…the words of {request.path.agent}…")
 
     async def ask_many(self, model: str, requests: Sequence[ChatRequest]) -> list[Reply]:
-        raise NotImplementedError("a preview asks no model")
+        return [await self.ask(model, request) for request in requests]
 
 
 async def preview(prepared: Prepared, agent: str | None = None) -> list[Preview]:

@@ -58,7 +58,7 @@ async def _first_material(room: Room, spec: M3Spec, index: int, ctx: Context) ->
         path = CallPath(0, "write", teacher.name, sample=index)
         lecture = spec.material == "lecture"
         reply = (await teacher.write_many([teacher.first_material(path, spec.exemplars, lecture=lecture)]))[0]
-        draft = Material((), "" if lecture else None, (), "written", teacher.name)
+        draft = Material((), "" if lecture else None)
         read = await _read(room, teacher, path, draft, reply, spec.exemplars)
         if isinstance(read, Material):
             return read
@@ -171,8 +171,7 @@ async def _read(
     room: Room, teacher: Teacher, path: CallPath, parent: Material, reply: Reply, count: int
 ) -> Material | tuple[Status, str]:
     """The material in a reply. What is malformed is repaired once; what then is, is `invalid`."""
-    operator = parent.operator if parent.operator == "written" else "rewrite"
-    parents = () if operator == "written" else (parent.id,)
+    operator, parents = ("written", ()) if path.step == "write" else ("rewrite", (parent.id,))
     why = ""
     for attempt in range(2):
         if reply.finish == "failed":

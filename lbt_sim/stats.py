@@ -20,7 +20,8 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float] | None:
     p = correct / n
     centre = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the bound is exact; rounding would leave it a hair inside.
+    return (max(0.0, centre - half) if correct else 0.0), (min(1.0, centre + half) if correct < n else 1.0)
 
 
 def f1_score(said: Sequence[bool], right: Sequence[bool]) -> float | None:

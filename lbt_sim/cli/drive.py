@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import typer
@@ -54,39 +54,45 @@ def drive(folder: RunFolder, *, as_json: bool, quiet: bool, replay: bool = False
 async def _executed(run: Run, screen: _Screen) -> Mapping[str, Any]:
     """The run as a task that interrupts can end: drain, then cancel, then leave."""
     task = asyncio.ensure_future(run.execute())
-    loop = asyncio.get_running_loop()
     interrupts = _Interrupts(run, task, screen)
-    for number in _SIGNALS:
-        with suppress(NotImplementedError):  # not on Windows
-            loop.add_signal_handler(number, interrupts)
+    # Not the loop's own handlers: those wait for the loop, and what hangs may be the loop.
+    before = {number: signal.signal(number, interrupts) for number in _SIGNALS}
     try:
         return await task
     except asyncio.CancelledError:
         raise Interrupted("interrupted; everything answered so far is kept") from None
     finally:
-        for number in _SIGNALS:
-            with suppress(NotImplementedError):
-                loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            signal.signal(number, _leave if interrupts.count else handler)
 
 
 class _Interrupts:
     """The first drains, the second cancels and commits, the third leaves."""
 
     def __init__(self, run: Run, task: asyncio.Future[Any], screen: _Screen) -> None:
-        self._run, self._task, self._screen, self._count = run, task, screen, 0
+        self._run, self._task, self._screen = run, task, screen
+        self._loop = asyncio.get_running_loop()
+        self.count = 0
 
-    def __call__(self) -> None:
-        self._count += 1
-        if self._count == 1 and self._run.caller is not None:
-            self._run.caller.draining = True
-            self._screen.say("Finishing what is in flight; once more to cancel it.")
-        elif self._count <= 2:
-            self._screen.say("Cancelling; everything answered so far is kept. Once more to leave at once.")
-            self._count = 2
-            self._task.cancel()
+    def __call__(self, *_: object) -> None:
+        self.count += 1
+        if self.count <= 2:
+            self._loop.call_soon_threadsafe(self._drain_or_cancel, self.count)
         else:
             self._screen.close()  # the terminal is given back as it was
-            os._exit(130)
+            _leave()
+
+    def _drain_or_cancel(self, count: int) -> None:
+        if count == 1 and self._run.caller is not None:
+            self._run.caller.draining = True
+            self._screen.say("Finishing what is in flight; once more to cancel it.")
+        else:
+            self._screen.say("Cancelling; everything answered so far is kept. Once more to leave at once.")
+            self._task.cancel()
+
+
+def _leave(*_: object) -> None:
+    os._exit(Interrupted.status)
 
 
 class _Screen:

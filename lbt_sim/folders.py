@@ -102,9 +102,8 @@ def create_run(
         name += f"-fork{forked['round']}"
     try:
         path = _claimed(Path("runs"), name) if out is None else out
-        if path.is_dir() or not path.exists():
-            _refuse_taken(path)  # before anything is made in it
-            path.mkdir(parents=True, exist_ok=True)
+        _refuse_taken(path)  # before anything is made in it
+        path.mkdir(parents=True, exist_ok=True)
         with locked(path):
             _refuse_taken(path)
             _remove(path)
@@ -120,13 +119,15 @@ def create_run(
         raise InputError(
             f"the run folder cannot be written: {error.strerror or error}",
             where=Place(str(error.filename or out)),
-            remedy="Name a folder that you may write to with --out.",
+            remedy="With --out, name a folder that you may write to.",
         ) from error
     return RunFolder(path, prepared, manifest)
 
 
 def _refuse_taken(path: Path) -> None:
     """Refuses a folder that holds anything but what is left of a run whose making was cut short."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is there already, and is no folder", where=Place(key="--out"), remedy="Name another.")
     names = {entry.name for entry in path.iterdir()} if path.exists() else set()
     if names and not (_LOCK_FILE in names and names <= _UNFINISHED):
         raise InputError(

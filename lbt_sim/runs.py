@@ -99,12 +99,20 @@ class Run:
         return rows
 
     async def _open_models(self, stack: AsyncExitStack) -> dict[str, tuple[ChatModel, ModelInfo]]:
-        """Opens the models and records what they are; a replay takes their identities from the manifest."""
+        """Opens the models and records what they are; a replay takes their identities from the manifest.
+
+        Entries under `models:` that say the same share one model: its weights, its cache, its limits.
+        """
         manifest = dict(self.folder.manifest)
         needed = models_needed(self.folder.prepared)
         opened: dict[str, tuple[ChatModel, ModelInfo]] = {}
+        alike: dict[str, tuple[ChatModel, ModelInfo]] = {}
         for name, spec in self.folder.prepared.file.models.items():
             if name not in needed:
+                continue
+            said = spec.model_dump_json()
+            if said in alike:
+                opened[name] = alike[said]
                 continue
             model = open_model(name, spec, self.folder.prepared.loaded.place(f"models.{name}"))
             stack.push_async_callback(model.close)
@@ -113,6 +121,7 @@ class Run:
                 opened[name] = (model, ModelInfo(recorded["identity"]))
             else:
                 opened[name] = (model, await model.ready())
+            alike[said] = opened[name]
         if not self.replay:
             manifest["models"] = {n: {"identity": i.identity, "detail": dict(i.detail)} for n, (_, i) in opened.items()}
             write_manifest(self.folder.path, manifest)

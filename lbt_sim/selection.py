@@ -173,7 +173,9 @@ async def select(
     """
     order = ctx.seeds.at("select", round_).rng().sample(pool, len(pool))
     standings = [Standing(material) for material in candidates]
-    if spec.strategy == "ucb":
+    if len(standings) == 1:
+        spent, used = 0, 0  # there is nothing to choose
+    elif spec.strategy == "ucb":
         spent, used = await _ucb(standings, order, scorer, spec)
     else:
         spent, used = await _staged(standings, order, scorer, spec, beam)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lbt_sim.models.base import CallPath
+from lbt_sim.models.base import CallPath, Purpose
 from lbt_sim.roles.agent import ClassroomAgent
 from lbt_sim.roles.values import Notes, Utterance, exemplar_values
 
@@ -14,28 +14,36 @@ class Student(ClassroomAgent):
 
     async def ask(self, path: CallPath, notes: Notes, number: int) -> str:
         """A question about what was taught; '' when it has none or could not be asked."""
-        values = {"number": number, **self._knows(notes)}
-        return (await self.write(path, "ask", self.head(notes), **values)).text.strip()
+        return await self._say(path, "ask", notes, number=number)
 
     async def discuss(self, path: CallPath, notes: Notes, turn: int, peers: tuple[str, ...]) -> str:
         """What it says to its peers."""
-        values = {"turn": turn, "peers": list(peers), **self._knows(notes)}
-        return (await self.write(path, "discuss", self.head(notes), **values)).text.strip()
+        return await self._say(path, "discuss", notes, turn=turn, peers=list(peers))
 
     async def keep(self, path: CallPath, notes: Notes) -> Notes:
-        """The notes it takes into the exam, by its agent's `notes` policy."""
-        policy = self.seat.agent.notes
-        if policy.keep == "last":
-            return Notes(notes.heard[-policy.last :])
-        if policy.keep == "summary" and notes.remarks(self.name):
+        """The notes it takes into the exam, by its agent's `notes` policy. A summary that fails leaves them whole."""
+        if self.seat.agent.notes.keep == "summary" and notes.remarks(self.name):
             summary = await self.write(path, "summarise", self.head(notes), **self._knows(notes))
+            if summary.finish == "failed":
+                return notes
             return Notes(
                 (
                     Utterance(self.name, (), "summary", "", notes.exemplars),
                     Utterance(self.name, (), "summary", summary.text.strip()),
                 )
             )
-        return notes
+        return self._recalled(notes)
+
+    async def _say(self, path: CallPath, use: Purpose, notes: Notes, **values: object) -> str:
+        """Free text, said with the notes in mind."""
+        recalled = self._recalled(notes)
+        reply = await self.write(path, use, self.head(recalled), **values, **self._knows(recalled))
+        return reply.text.strip()
+
+    def _recalled(self, notes: Notes) -> Notes:
+        """What it still has in mind: with `keep: last` the last utterances only, else all."""
+        policy = self.seat.agent.notes
+        return Notes(notes.heard[-policy.last :]) if policy.keep == "last" else notes
 
     def _knows(self, notes: Notes) -> dict[str, object]:
         return {"exemplars": exemplar_values(notes.exemplars), "heard": notes.remarks(self.name)}
@@ -46,10 +54,8 @@ class Assistant(Student):
 
     async def reword(self, path: CallPath, notes: Notes, pupils: tuple[str, ...]) -> str:
         """What it heard, in its own words."""
-        values = {"pupils": list(pupils), **self._knows(notes)}
-        return (await self.write(path, "pass_on", self.head(notes), **values)).text.strip()
+        return await self._say(path, "pass_on", notes, pupils=list(pupils))
 
     async def reply(self, path: CallPath, notes: Notes, asker: str, question: str) -> str:
         """The answer to a pupil's question."""
-        values = {"asker": asker, "question": question, **self._knows(notes)}
-        return (await self.write(path, "reply", self.head(notes), **values)).text.strip()
+        return await self._say(path, "reply", notes, asker=asker, question=question)

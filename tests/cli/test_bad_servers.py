@@ -19,7 +19,7 @@ from lbt_sim.ledger import LedgerReader
 SCENARIO = """\
 kind: scenario
 version: 1
-models: {{small: {{engine: openai, url: "{url}", model: tiny, retries: 0, timeout: 0.5, logprobs: false}}}}
+models: {{small: {{engine: openai, url: "{url}", model: tiny, retries: 0, timeout: 30, logprobs: false}}}}
 task: {{name: reviews, train: 20, held_out: 6}}
 method: {{rounds: 1, exemplars: 4, exam: 4, revise: {{operators: [choose], chosen: 1}}, select: {{budget: 8}}}}
 """
@@ -57,8 +57,11 @@ async def says_nothing_at_all(_: Any) -> web.StreamResponse:
     return web.Response(body=b"", content_type="application/json")
 
 
+TEN_MB = json.dumps(completion("yes " * 2_500_000)).encode()
+
+
 async def says_10_mb(_: Any) -> web.StreamResponse:
-    return web.json_response(completion("yes " * 2_500_000))
+    return web.Response(body=TEN_MB, content_type="application/json")
 
 
 async def says_no_completion(_: Any) -> web.StreamResponse:
@@ -66,7 +69,7 @@ async def says_no_completion(_: Any) -> web.StreamResponse:
 
 
 async def says_nothing_for_ever(_: Any) -> web.StreamResponse:
-    await asyncio.sleep(30)
+    await asyncio.sleep(3600)
     return web.Response()
 
 
@@ -78,7 +81,7 @@ BROKEN: dict[Answer, str] = {
     says_nothing_at_all: "answered nothing",
     says_10_mb: "more than 8 MiB",
     says_no_completion: "no chat completion",
-    says_nothing_for_ever: "did not answer within 0.5 s",
+    says_nothing_for_ever: "did not answer within 1 s",
 }
 
 
@@ -90,7 +93,8 @@ def test_a_broken_server_stops_the_run_which_goes_on_when_it_is_mended(
         return await (server.fine(body) if server.asked <= 3 else broken(body))
 
     server.answer = first_three
-    said = run()
+    patience = ("--set", "models.small.timeout=1") if broken is says_nothing_for_ever else ()
+    said = run(*patience)
     assert said.status == 3
     assert said.result["status"] == "failed"
     assert BROKEN[broken] in said.result["error"]

@@ -71,7 +71,7 @@ def test_aliases_are_listed_as_they_are_written() -> None:
 
 
 def test_a_wrong_choice_lists_the_choices() -> None:
-    assert mistake("method: {select: {metric: precision}}").valid == ("accuracy", "f1")
+    assert mistake("method: {select: {metric: precision}}").valid == ("accuracy", "probability", "f1")
 
 
 def test_a_missing_key_says_what_it_is_for() -> None:

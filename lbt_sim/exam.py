@@ -62,16 +62,27 @@ class Sitting:
         return self.outcomes["correct"] / self.n if self.n else None
 
 
-async def set_exam(room: Room, spec: ExamSpec, round_: int, ctx: Context) -> Exam:
+async def set_exam(room: Room, spec: ExamSpec, round_: int, ctx: Context, beam: Sequence[Material] = ()) -> Exam:
     """The examiner sets the exam of a round from train problems, or writes it.
+
+    A problem that stands in an exemplar of the beam is not put: the students have seen its answer.
 
     `fixed`: the same problems in every round. `sampled`: new ones each round. `written`: by the examiner's model,
     each checked before use; what it could not supply is sampled.
     """
-    if spec.set_by == "written":
-        problems = await _written(room, spec, round_, ctx)
+    shown = {exemplar.question for material in beam for exemplar in material.exemplars}
+    unseen = [problem for problem in room.task.train if problem.question not in shown]
+    if spec.set_by == "fixed":
+        problems = [problem for problem in _fixed(room, spec, ctx) if problem.question not in shown]
+    elif spec.set_by == "written":
+        problems = await _written(room, spec, round_, unseen, ctx)
     else:
-        problems = _sampled(room, spec, round_, ctx)
+        problems = _sampled(spec, round_, unseen, ctx)
+    wanted = len(spec.ids) or spec.problems
+    if len(problems) < wanted:
+        there = f"{len(problems)} of train are not among the exemplars"
+        text = f"exam of round {round_}: {wanted} problems are asked for, {there}"
+        ctx.emit(Event(f"r{round_}/exam/short", "notice", {"text": text}))
     exam = Exam(round_, tuple(problems), spec.set_by)
     data = {
         "round": round_,
@@ -84,16 +95,18 @@ async def set_exam(room: Room, spec: ExamSpec, round_: int, ctx: Context) -> Exa
     return exam
 
 
-def _sampled(room: Room, spec: ExamSpec, round_: int, ctx: Context) -> list[Problem]:
-    train = room.task.train
-    if spec.set_by == "fixed" and spec.ids:
-        by_id = {problem.id: problem for problem in train}
+def _fixed(room: Room, spec: ExamSpec, ctx: Context) -> list[Problem]:
+    if spec.ids:
+        by_id = {problem.id: problem for problem in room.task.train}
         return [by_id[id_] for id_ in spec.ids]
-    node = ctx.seeds.at("exam") if spec.set_by == "fixed" else ctx.seeds.at("exam", round_)
-    return node.rng().sample(train, min(spec.problems, len(train)))
+    return ctx.seeds.at("exam").rng().sample(room.task.train, spec.problems)
 
 
-async def _written(room: Room, spec: ExamSpec, round_: int, ctx: Context) -> list[Problem]:
+def _sampled(spec: ExamSpec, round_: int, unseen: Sequence[Problem], ctx: Context) -> list[Problem]:
+    return ctx.seeds.at("exam", round_).rng().sample(unseen, min(spec.problems, len(unseen)))
+
+
+async def _written(room: Room, spec: ExamSpec, round_: int, unseen: Sequence[Problem], ctx: Context) -> list[Problem]:
     """Problems by the examiner's model that are well formed, new, not held out, and solved as they claim."""
     rng = ctx.seeds.at("exam", round_, "examples").rng()
     path = CallPath(round_, "set_exam", "")
@@ -107,6 +120,9 @@ async def _written(room: Room, spec: ExamSpec, round_: int, ctx: Context) -> lis
     refused: Counter[str] = Counter()
     taken = {problem.question for problem in room.task.train}
     for reply in await room.examiner.write_many(requests):
+        if reply.finish == "failed":
+            refused["calls gave up"] += 1
+            continue
         parsed = parse_exemplars(reply.text, room.task.labels)
         if isinstance(parsed, str):
             refused["malformed"] += 1
@@ -130,9 +146,7 @@ async def _written(room: Room, spec: ExamSpec, round_: int, ctx: Context) -> lis
         )
         text += f"; {missing} were sampled from train"
         ctx.emit(Event(f"r{round_}/exam", "notice", {"text": text}))
-        problems += (
-            ctx.seeds.at("exam", round_, "fill").rng().sample(room.task.train, min(missing, len(room.task.train)))
-        )
+        problems += ctx.seeds.at("exam", round_, "fill").rng().sample(unseen, min(missing, len(unseen)))
     return problems
 
 

@@ -249,6 +249,12 @@ def fork_run(source: RunFolder, prepared: Prepared, from_round: int, out: Path |
             valid=[str(round_ + 1) for round_ in sorted(done)],
             remedy="Fork from a round whose predecessor is finished.",
         )
+    if prepared.task.held_out != source.prepared.task.held_out:
+        raise InputError(
+            "a fork cannot change the held-out problems: the finished rounds were reported on them",
+            where=Place(key="task"),
+            remedy="Start a new run with this task.",
+        )
     return create_run(
         prepared,
         out,

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, cast
 
 import jinja2
 from jinja2 import meta, nodes
+from jinja2.filters import do_round
 from jinja2.runtime import Context, StrictUndefined, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -38,10 +39,11 @@ _DUNDER = re.compile(r"__[A-Za-z]\w*")
 _COUNTER = "_lbt_sim_turns"
 
 _FILTERS = (
-    "capitalize", "default", "first", "last", "length", "list", "lower", "map", "rejectattr", "reverse", "round",
-    "selectattr", "sort", "title", "trim", "truncate", "unique", "upper",
+    "capitalize", "default", "first", "last", "length", "list", "lower", "map", "rejectattr", "reverse", "selectattr",
+    "sort", "title", "trim", "truncate", "unique", "upper",
 )  # fmt: skip
-"""Jinja's own filters whose result is no longer than what goes in. `indent`, `join`, `replace`, `wordwrap` are ours."""
+"""Jinja's own filters whose result is no longer than what goes in. `indent`, `join`, `replace`, `round`,
+`wordwrap` are ours."""
 
 _TESTS = (
     "==", "!=", "<", "<=", ">", ">=", "boolean", "defined", "divisibleby", "eq", "equalto", "even", "false", "ge", "gt",
@@ -366,9 +368,15 @@ def _own_indent(value: str, width: int = 4, first: bool = False, blank: bool = F
 def _own_wordwrap(value: str, width: int = 79) -> str:
     import textwrap
 
-    if not 1 <= width <= 1000:
-        raise ValueError("a width of `wordwrap` is between 1 and 1000")
+    if not 20 <= width <= 1000:  # narrower, one long word takes time that grows with the square of its length
+        raise ValueError("a width of `wordwrap` is between 20 and 1000")
     return "\n".join(textwrap.fill(line, width, break_on_hyphens=False) for line in str(value).splitlines())
+
+
+def _own_round(value: float, precision: int = 0, method: Any = "common") -> float:
+    if not 0 <= precision <= 15:  # 10 to the power of a precision is computed
+        raise ValueError("a precision of `round` is between 0 and 15")
+    return do_round(value, precision, method)
 
 
 @jinja2.pass_context
@@ -390,6 +398,7 @@ _OWN_FILTERS: Mapping[str, Callable[..., Any]] = {
     "indent": _own_indent,
     "join": _own_join,
     "replace": _own_replace,
+    "round": _own_round,
     "wordwrap": _own_wordwrap,
 }
 

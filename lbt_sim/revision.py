@@ -200,7 +200,9 @@ def _parsed(room: Room, parent: Material, reply: Reply, count: int) -> tuple[tup
 
 
 def _leak(room: Room, exemplars: Sequence[Exemplar]) -> Problem | None:
-    return next((leak for leak in map(room.guard.leaks, (e.question for e in exemplars)) if leak), None)
+    """The held-out problem that stands in an exemplar: in its question, its rationale, or an open answer."""
+    said = (text for e in exemplars for text in (e.question, e.rationale, None if room.task.labels else e.answer))
+    return next((leak for leak in map(room.guard.leaks, filter(None, said)) if leak), None)
 
 
 # --- choose -----------------------------------------------------------------------------------------------

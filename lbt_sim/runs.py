@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from lbt_sim.errors import LedgerMismatch, Place
 from lbt_sim.events import Event, EventSink
 from lbt_sim.folders import (
     MANIFEST_FILE,
@@ -20,7 +21,7 @@ from lbt_sim.folders import (
     write_manifest,
 )
 from lbt_sim.grading.load import open_grader
-from lbt_sim.ledger import Ledger, LedgerReader
+from lbt_sim.ledger import LEDGER_FILE, Ledger, LedgerReader
 from lbt_sim.methods.m3 import Start, m3
 from lbt_sim.models.base import ChatModel, ModelInfo
 from lbt_sim.models.recorded import Caller, Limits, Meter
@@ -120,7 +121,9 @@ class Run:
             if self.replay and recorded:
                 opened[name] = (model, ModelInfo(recorded["identity"]))
             else:
-                opened[name] = (model, await model.ready())
+                info = await model.ready()
+                self._refuse_another(name, recorded, info)
+                opened[name] = (model, info)
             alike[said] = opened[name]
         if not self.replay:
             manifest["models"] = {n: {"identity": i.identity, "detail": dict(i.detail)} for n, (_, i) in opened.items()}
@@ -128,6 +131,19 @@ class Run:
         # The examiner's model is not opened where nothing is asked of it, yet its agent sits in the room.
         default = next(iter(opened.values()))
         return {name: opened.get(name, default) for name in self.folder.prepared.file.models}
+
+    def _refuse_another(self, name: str, recorded: Mapping[str, Any] | None, info: ModelInfo) -> None:
+        """Raises where calls were recorded with another model: before the manifest says that it was this one."""
+        if recorded is None or recorded["identity"] == info.identity or not (self.folder.path / LEDGER_FILE).exists():
+            return
+        with LedgerReader(self.folder.path) as ledger:
+            if not ledger.count("c.kind IN (SELECT id FROM kinds WHERE model = ?)", (recorded["identity"],)):
+                return
+        raise LedgerMismatch(
+            f"this run was made with {recorded['identity']}, and models.{name} is now {info.identity}",
+            where=Place(str(self.folder.path), key=f"models.{name}"),
+            remedy="Use the same model and options, or `lbt-sim fork` to go on from a round with another model.",
+        )
 
     def _result(self, rounds: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
         assert self.caller is not None  # noqa: S101 - execute set it

@@ -59,7 +59,9 @@ class Standing:
             return sum(a.probability for a in answers) / len(answers)
         hits = sum(a.said_positive and a.is_positive for a in answers)
         wrong = sum(a.said_positive != a.is_positive for a in answers)
-        return 2 * hits / (2 * hits + wrong) if hits + wrong else 0.0
+        if hits + wrong == 0:  # nothing positive, said or right: F1 is undefined, which is not a zero
+            return sum(a.correct for a in answers) / len(answers)
+        return 2 * hits / (2 * hits + wrong)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +108,13 @@ def successive_rejects(stage: Stage) -> Sequence[Standing]:
 
 
 def race(stage: Stage) -> Sequence[Standing]:
-    """Halving, but nobody goes who may still be as good as the last one of the beam.
+    """Halving, but nobody goes after the first block, nor who may still be as good as the last one of the beam.
 
     Those below the cut stay while their paired difference from it is within one standard error (a lenient race:
     with few problems a hard cut drops good candidates by accident); those above it go when it is beyond two.
     """
     ranked = _ranked(stage.standings, stage.metric)
-    if len(ranked) <= stage.beam:
+    if len(ranked) <= stage.beam or stage.stage < 2:
         return ranked
     last = ranked[stage.beam - 1]
     half = max(stage.beam, math.ceil(len(ranked) / 2))
@@ -171,6 +173,13 @@ async def select(
         round_: The round.
         ctx: Seeds and events.
     """
+    share = spec.budget // max(1, len(candidates))
+    if share < spec.block and len(candidates) > 1:
+        text = (
+            f"round {round_}: a budget of {spec.budget} answers is {share} for each of {len(candidates)} candidates, "
+            f"fewer than the least block of {spec.block}: the choice is little better than chance"
+        )
+        ctx.emit(Event(f"r{round_}/selection", "notice", {"text": text}))
     order = ctx.seeds.at("select", round_).rng().sample(pool, len(pool))
     standings = [Standing(material) for material in candidates]
     if len(standings) == 1:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbt_sim.classroom import Classroom, build_classroom
-from lbt_sim.errors import ScenarioError, TemplateError
+from lbt_sim.errors import Place, ScenarioError, TemplateError
 from lbt_sim.grading.load import open_grader
-from lbt_sim.roles.uses import COMMON, NEEDED, USES
+from lbt_sim.roles.uses import COMMON, MUST, NEEDED, USES
 from lbt_sim.scenario.load import LoadedScenario, Seat, resolve_agents, resolve_classroom
 from lbt_sim.scenario.loaded import read_classroom
 from lbt_sim.scenario.schema import ScenarioFile
@@ -98,6 +98,13 @@ def _check_templates(loaded: LoadedScenario, seats: Sequence[Seat]) -> None:
             if use not in USES:
                 raise TemplateError(f"'{use}' is not a use of a template", valid=sorted(USES))
             template.check(COMMON | USES[use])
+            lacking = sorted(MUST.get(use, frozenset()) - set(template.variables))
+            if lacking:
+                raise TemplateError(
+                    f"the template for '{use}' never says {{{{ {lacking[0]} }}}}",
+                    where=Place(template.file),
+                    remedy="Without it the prompt would not hold what it is about. Put it in.",
+                )
 
 
 def _check_method(prepared: Prepared) -> None:

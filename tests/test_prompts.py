@@ -47,9 +47,9 @@ def test_values_loops_and_conditions() -> None:
 
 def test_filters() -> None:
     text = (
-        "{{ x | map(attribute='a') | join(', ') }}|{{ y | replace('b', 'c') | indent(2, true) }}|{{ y | wordwrap(3) }}"
+        "{{ x | map(attribute='a') | join(', ') }}|{{ y | replace('b', 'c') | indent(2, true) }}|{{ y | wordwrap(20) }}"
     )
-    assert render(text, x=[{"a": "1"}, {"a": 2}], y="b\nbbb bbb") == "1, 2|  c\n  ccc ccc|b\nbbb\nbbb"
+    assert render(text, x=[{"a": "1"}, {"a": 2}], y="b\nbbb bbb") == "1, 2|  c\n  ccc ccc|b\nbbb bbb"
     assert render("{{ x | selectattr('a', 'equalto', 1) | list | length }}", x=[{"a": 1}, {"a": 2}]) == "1"
     assert render("{{ x | join('; ', attribute='a.b') }}", x=[{"a": {"b": "c"}}, {"a": {"b": "d"}}]) == "c; d"
 
@@ -160,7 +160,9 @@ def test_nothing_of_python_is_reached(text: str) -> None:
         "{{ '%1000000000d' | format(1) }}",
         "{{ 10000000000 }}",
         "{{ x | indent(1000000) }}",
-        "{{ x | wordwrap(0) }}",
+        "{{ x | wordwrap(1) }}",
+        "{{ 1 | round(1000000, 'ceil') }}",
+        "{{ 1 | round(-1000000) }}",
         "{{ x | batch(2) }}",
         "{{ x | tojson }}",
         "{{ x | join(*y) }}",

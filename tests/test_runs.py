@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,8 +137,24 @@ def test_another_model_under_a_run_is_refused() -> None:
     run("--set", "budget.calls=100")
     said = lbt_sim("resume", "run", "--json", "-q", "--set", "models.small.failures=0.1", "--set", "budget.calls=900")
     assert said.status == 3
-    assert "something else" in said.err
+    assert "this run was made with simulated:1" in said.err
     assert "fork" in said.err
+    assert lbt_sim("resume", "run", "--json", "-q", "--set", "budget.calls=900").status == 0
+
+
+def test_a_finished_run_can_be_replayed_after_someone_tried_another_model(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(finished[0], tmp_path / "copy")
+    assert lbt_sim("resume", str(copy), "--json", "-q", "--set", "models.small.failures=0.5").status == 3
+    assert lbt_sim("replay", str(copy), "--json", "-q").status == 0
+
+
+def test_a_fork_cannot_change_what_is_held_out(finished: tuple[Path, dict[str, Any]]) -> None:
+    said = lbt_sim("fork", str(finished[0]), "--from-round", "1", "--set", "task.seed=9", "--out", "other")
+    assert said.status == 2
+    assert "held-out" in said.err
+    assert not Path("other").exists()
 
 
 def test_how_fast_a_model_answers_may_change_on_the_way(finished: tuple[Path, dict[str, Any]]) -> None:

@@ -245,7 +245,7 @@ def test_scores_are_what_their_names_say() -> None:
     assert mixed.score("probability") == pytest.approx(0.55)
     assert mixed.score("f1") == 0.5
     assert standing().score("accuracy") == -1
-    assert standing(Scored(True, 1.0)).score("f1") == 0.0
+    assert standing(Scored(True, 1.0)).score("f1") == 1.0  # F1 is undefined here: the accuracy stands for it
 
 
 def test_a_paired_difference_takes_common_problems_only() -> None:

@@ -21,7 +21,7 @@ from lbt_sim.cli import (
     show,
     validate,
 )
-from lbt_sim.errors import LbtError
+from lbt_sim.errors import Interrupted, LbtError
 
 __all__ = ["app", "main"]
 
@@ -55,6 +55,12 @@ def main() -> None:
         app()
     except LbtError as error:
         print_error(error)
+        if isinstance(error, Interrupted):
+            # Everything is closed. Leaving now, past the interpreter's own shutdown, a further Ctrl-C cannot change
+            # the exit status.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(error.status)
         sys.exit(error.status)
     except BrokenPipeError:
         # Whoever read our output has left (`| head`): nothing more to say, and nothing to complain about.

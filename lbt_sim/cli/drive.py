@@ -129,8 +129,10 @@ def _print_stopped(folder: RunFolder, error: LbtError, *, as_json: bool) -> None
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         stopped = {"run": str(folder.path), "status": status, "error": str(error)}
         typer.echo(json.dumps(stopped, ensure_ascii=False))
-    if isinstance(error, Interrupted) or error.status == 3:
-        typer.echo(f"Continue with: lbt-sim resume {folder.path}", err=True)
+    if isinstance(error, Interrupted):
+        error.remedy = f"Continue with: lbt-sim resume {folder.path}"
+    elif error.status == 3:
+        error.remedy += f"\n  Continue with: lbt-sim resume {folder.path}"
 
 
 def _print_summary(folder: RunFolder, result: Mapping[str, Any]) -> None:

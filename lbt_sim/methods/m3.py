@@ -1,7 +1,8 @@
 """M3: learning by teaching iteratively (Ning et al., NeurIPS 2024, arXiv 2406.14629, section 5).
 
 The teacher teaches, the students sit an exam, their failures drive the revision of the material, and the material
-on which the teacher itself does best is kept. What is reported is the teacher's accuracy on held-out problems.
+on which the teacher itself does best is kept. No weights change: what the teacher learns is the material, which it
+has in its own prompt when it is examined. Exams and scores use train problems, the report held-out ones.
 """
 
 from __future__ import annotations
@@ -51,20 +52,22 @@ async def m3(
 
     beam = start.beam
     for round_ in range(start.round + 1, spec.rounds + 1):
-        exam = await set_exam(room, spec.exam, round_, ctx)
+        exam = await set_exam(room, spec.exam, round_, ctx, beam)
         lessons = await together(teach_and_examine(room, lesson, exam, material, ctx) for material in beam)
-        revisions = await together(revise(room, feedback, spec, round_, ctx) for _, feedback in lessons)
-        candidates = distinct(beam, [candidate for made in revisions for candidate in made], round_, ctx)
+        made = await together(revise(room, feedback, spec, round_, ctx) for _, feedback in lessons)
+        # The beam stays among the candidates: where nothing new is better, nothing changes.
+        candidates = distinct(beam, [candidate for revision in made for candidate in revision], round_, ctx)
         pool = scoring_pool(room.task, candidates)
-        answers = scorer(room, lesson, spec.select, round_, ctx)
-        beam = (await select(candidates, pool, answers, spec.select, spec.beam, round_, ctx)).beam
-        yield await report_round(room, round_, beam[0], lessons[0][0], ctx)
+        score = scorer(room, lesson, spec.select, round_, ctx)
+        beam = (await select(candidates, pool, score, spec.select, spec.beam, round_, ctx)).beam
+        students_of_the_best, _ = lessons[0]
+        yield await report_round(room, round_, beam[0], students_of_the_best, ctx)
 
 
 async def teach_and_examine(
     room: Room, lesson: LessonSpec, exam: Exam, material: Material, ctx: Context
 ) -> tuple[Sequence[Sitting], Feedback]:
     """One material's lesson, exam and feedback."""
-    notes = teach(room, material, lesson, exam.round, ctx)
+    notes = teach(room, material, lesson, exam.round, ctx)  # as each student's get ready: the exam waits for nobody
     sittings = await examine(room, exam, material, notes, ctx)
     return sittings, give_feedback(room, exam, material, sittings, ctx)

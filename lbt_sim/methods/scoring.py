@@ -65,4 +65,6 @@ def _scored(sittings: Sequence[Sitting], index: int, task: Task) -> Scored | Non
     ) / len(grades)
     correct = 2 * sum(g.outcome == "correct" for g in grades) > len(grades)
     said = [g.answer == task.positive if g.answer is not None else not is_positive for g in grades]
-    return Scored(correct, probability, 2 * sum(said) > len(said), is_positive)
+    votes = 2 * sum(said) - len(said)
+    # A tie is an error, never a No.
+    return Scored(correct, probability, votes > 0 if votes else not is_positive, is_positive)

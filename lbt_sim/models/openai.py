@@ -165,11 +165,11 @@ class OpenAIModel:
                 if found is not None:
                     text = labels.pick(request.choices, found, request.sampling.temperature, request.seed)
                     return replace(looked, text=text, finish="stop", choice_logprobs=found)
-                if top is None:
-                    if self._spec.logprobs is True:
-                        raise Failure("the server gives no log-probabilities, and the model says `logprobs: true`")
-                    # A property of the server, so remembering it changes no reply, only its price.
-                    self._no_logprobs = True
+                if top is None and self._spec.logprobs is True:
+                    raise Failure("the server gives no log-probabilities, and the model says `logprobs: true`")
+                # Nothing is remembered: what one reply lacked must not change how the next one is read, or the order
+                # of completion would matter. A server that never gives any costs a second call; `logprobs: false`
+                # saves it.
         data = await transport.post(CHAT, self._body(request, look=False), request.head.digest)
         reply = completions.read_completion(data)
         return reply if looked is None else _both(reply, looked)

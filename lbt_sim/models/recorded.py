@@ -22,6 +22,12 @@ from lbt_sim.models.rows import Batch, as_row, cleaned, from_row
 __all__ = ["Asks", "Caller", "Limits", "Meter"]
 
 
+_CHARGED = frozenset({"answer", "pass_on"})
+"""Calls whose failure students would pay for, however final it is: an item unanswered, material never passed on. Who
+cannot ask or talk is silent, a summary that fails leaves the notes whole, and a failed writing step of the teacher
+costs one candidate; these are counted in `failed`, and stop the run only where a later try may succeed."""
+
+
 class Asks(Protocol):
     """What an agent needs of whoever takes its calls to a model."""
 
@@ -285,8 +291,9 @@ class Caller:
         """Raises when too many calls gave up: a broken server is not an answer."""
         if not failed:
             return
-        graded = batch.requests[failed[0]].purpose == "answer"
-        batch.failed += [index for index in failed if graded or batch.reply(index).transient]
+        batch.failed += [
+            index for index in failed if batch.requests[index].purpose in _CHARGED or batch.reply(index).transient
+        ]
         counted = batch.failed
         if len(counted) > self._limits.failed * len(batch.requests):
             raise CallsFailed(

@@ -207,13 +207,13 @@ class ClassroomAgent(BaseChatAgent):
         before, last = (heard[:-1], heard[-1].text) if heard else ([], "")
         head = self.head(self._notes.plus(before))
         path = CallPath(0, "team", self.name, sample=self._said)
+        self._said += 1  # before waiting: a call that is cancelled may be in the ledger all the same
         request = ChatRequest(
             path, head, last, self.sampling("discuss"), self._seeds.at(*path).number(), purpose="chat"
         )
         asking = asyncio.ensure_future(self._caller.ask(self.seat.model, request))
         cancellation_token.link_future(asking)
         reply = await asking
-        self._said += 1
         self._notes = self._notes.plus([*heard, Utterance(self.name, (), "discusses", reply.text)])
         if reply.finish == "failed":
             raise RuntimeError(f"{self.name} could not answer: {reply.error}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["COMMON", "NEEDED", "USES"]
+__all__ = ["COMMON", "MUST", "NEEDED", "USES"]
 
 COMMON = frozenset({"name", "role", "persona", "task"})
 """Every template: the seat's name and role, the persona's text ('' without one), and the task: {name, instruction,
@@ -32,6 +32,16 @@ USES: Mapping[str, frozenset[str]] = {
     "report": frozenset({"problems", "students", "failures", "confusions", "families"}),
 }
 """Use of a template → the names that it may use beside `COMMON`."""
+
+MUST: Mapping[str, frozenset[str]] = {
+    "answer": frozenset({"question"}),
+    "worked": frozenset({"answer"}),
+    "reply": frozenset({"question"}),
+    "repair": frozenset({"reply"}),
+    "choose": frozenset({"menu"}),
+    "judge": frozenset({"reply", "fence"}),
+}
+"""Use → names without which a template would not do what it is for."""
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "teacher": ("system", "answer", "worked"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 __all__ = [
     "AgentFile",
@@ -340,6 +340,13 @@ class ExamSpec(Spec):
     """With `fixed`: the problems' ids; without it the first `problems` of a seeded shuffle."""
     checks: PositiveInt = 3
     """With `written`: how many times the examiner solves a new problem; all must agree with its own answer."""
+
+    @field_validator("ids")
+    @classmethod
+    def _once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("a problem stands here more than once")
+        return value
 
     @model_validator(mode="before")
     @classmethod

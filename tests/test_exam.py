@@ -15,8 +15,9 @@ from lbt_sim.exam import Exam, Sitting, examine, set_exam, sit
 from lbt_sim.grading.base import Grade
 from lbt_sim.models.base import CallPath, ChatRequest, Reply
 from lbt_sim.models.recorded import Limits
-from lbt_sim.roles.values import Notes, Utterance
+from lbt_sim.roles.values import Material, Notes, Utterance
 from lbt_sim.scenario.schema import ExamSpec
+from lbt_sim.tasks.base import Exemplar
 
 PATH = CallPath(1, "exam/m", "")
 
@@ -221,3 +222,14 @@ async def test_students_are_told_the_labels_to_choose_from(tmp_path: Path) -> No
         sittings = await examine(here.room, exam, material(), taught(here), here.ctx)
         assert {request.choices for request in here.asked("answer")} == {LABELS}
     assert [sitting.accuracy for sitting in sittings] == [1.0, 1.0]
+
+
+async def test_what_the_students_were_shown_is_not_asked(tmp_path: Path) -> None:
+    async with seated(tmp_path, silent) as here:
+        shown = here.room.task.train[:4]
+        beam = [Material(tuple(Exemplar(p.question, p.answer, None, p.id) for p in shown))]
+        everything = len(here.room.task.train)
+        for spec in (ExamSpec(problems=everything), ExamSpec(problems=everything, set_by="fixed")):
+            exam = await set_exam(here.room, spec, 1, here.ctx, beam)
+            assert len(exam.problems) == everything - 4
+            assert not {p.id for p in exam.problems} & {p.id for p in shown}

@@ -34,6 +34,8 @@ def drive(folder: RunFolder, *, as_json: bool, quiet: bool, replay: bool = False
         replay: Forbid models.
         new: The folder was just made; where a model cannot be had and nothing was started, it goes again.
     """
+    if not quiet:
+        typer.echo(f"run folder: {folder.path}", err=True)
     with ExitStack() as displays:
         screen = _Screen(displays, as_json=as_json, quiet=quiet)
         run = Run(folder, [screen.observe], replay=replay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from lbt_sim.seeds import Seeds
 from lbt_sim.setup import Prepared, uses_needed
 from lbt_sim.tasks.base import Exemplar
 
-__all__ = ["Preview", "preview"]
+__all__ = ["Preview", "preview", "rehearse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,16 @@ async def preview(prepared: Prepared, agent: str | None = None) -> list[Preview]
     return [shown for name in wanted for shown in _prompts_of(prepared, room, name, material, heard)]
 
 
+def rehearse(prepared: Prepared) -> Prepared:
+    """Renders every prompt once, so that a mistake in a template shows before anything starts; `prepared` again.
+
+    Raises:
+        TemplateError: A template asks for something that its values have not.
+    """
+    asyncio.run(preview(prepared))
+    return prepared
+
+
 def _typical(prepared: Prepared) -> list[str]:
     """One seat for each different (agent, persona, model)."""
     kinds = {(s.role, s.agent.title, s.persona and s.persona.title, s.model): s.name for s in reversed(prepared.seats)}
@@ -126,7 +137,9 @@ def _prompts_of(
         "pupils": ["a student"],
     }
     asking = {"asker": "a student", "question": "…a question…"}
-    spoken: tuple[Purpose, ...] = ("ask", "discuss", "pass_on", "reply")
+    if agent.seat.agent.notes.keep == "summary":
+        uses |= {"summarise"}
+    spoken: tuple[Purpose, ...] = ("ask", "discuss", "pass_on", "reply", "summarise")
     for use in spoken:
         if use in uses:
             yield Preview(name, role, use, agent.request(path, use, head, {**values, **asking}))

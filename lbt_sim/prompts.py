@@ -303,7 +303,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         if type(obj) is dict or isinstance(obj, Mapping):  # the first is far the faster question
-            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+            return obj[attribute] if attribute in obj else self.undefined(_no_such_key(obj, attribute))
         if isinstance(obj, (str, bytes, int, float, list, tuple, set, frozenset)):
             return self.undefined(obj=obj, name=attribute)
         return super().getattr(obj, attribute)
@@ -317,6 +317,12 @@ class _Environment(ImmutableSandboxedEnvironment):
         if isinstance(left, (str, list, tuple)) and isinstance(right, (str, list, tuple)):
             _measure(len(left) + len(right))
         return super().call_binop(context, operator, left, right)
+
+
+def _no_such_key(found: Mapping[str, Any], key: str) -> str:
+    near = nearest(key, found)
+    hint = f" (did you mean '{near}'?)" if near else ""
+    return f"'{key}' is not there{hint}; what is there: {', '.join(map(str, found))}"
 
 
 def _measure(size: int) -> None:

@@ -40,6 +40,10 @@ class Scored:
 Scorer = Callable[[Material, Sequence[Problem]], Coroutine[Any, Any, Sequence[Scored | None]]]
 
 
+_LEAST = 1e-6
+"""A probability that an engine rounds to zero counts as this much."""
+
+
 @dataclass
 class Standing:
     """A candidate's answers so far, by problem."""
@@ -63,6 +67,11 @@ class Standing:
             return sum(a.correct for a in answers) / len(answers)
         return 2 * hits / (2 * hits + wrong)
 
+    def log_likelihood(self) -> float:
+        """Mean logarithm of the right labels' probability; 0 before there are answers."""
+        logs = [math.log(max(answer.probability, _LEAST)) for answer in self.answers.values()]
+        return sum(logs) / len(logs) if logs else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -79,15 +88,19 @@ class Stage:
     """What a strategy sees at the end of a stage."""
 
     standings: Sequence[Standing]
-    metric: str
+    spec: SelectSpec
     beam: int
     stage: int
     stages: int
 
 
-def _ranked(standings: Sequence[Standing], metric: str) -> list[Standing]:
-    """Best first; the order in which they came (the beam first) breaks ties."""
-    return sorted(standings, key=lambda s: -s.score(metric))
+def _ranked(standings: Sequence[Standing], spec: SelectSpec) -> list[Standing]:
+    """Best first. Ties go to the likelier right labels or (`ties: first`, or still equal) to who came first."""
+
+    def key(standing: Standing) -> tuple[float, float]:
+        return -standing.score(spec.metric), -standing.log_likelihood() if spec.ties == "likelihood" else 0.0
+
+    return sorted(standings, key=key)
 
 
 def uniform(stage: Stage) -> Sequence[Standing]:
@@ -98,13 +111,13 @@ def uniform(stage: Stage) -> Sequence[Standing]:
 def halving(stage: Stage) -> Sequence[Standing]:
     """The better half stays, never fewer than the beam."""
     keep = max(stage.beam, math.ceil(len(stage.standings) / 2))
-    return _ranked(stage.standings, stage.metric)[:keep]
+    return _ranked(stage.standings, stage.spec)[:keep]
 
 
 def successive_rejects(stage: Stage) -> Sequence[Standing]:
     """The worst one goes (Audibert and Bubeck, 2010), never below the beam."""
     keep = max(stage.beam, len(stage.standings) - 1)
-    return _ranked(stage.standings, stage.metric)[:keep]
+    return _ranked(stage.standings, stage.spec)[:keep]
 
 
 def race(stage: Stage) -> Sequence[Standing]:
@@ -113,14 +126,14 @@ def race(stage: Stage) -> Sequence[Standing]:
     Those below the cut stay while their paired difference from it is within one standard error (a lenient race:
     with few problems a hard cut drops good candidates by accident); those above it go when it is beyond two.
     """
-    ranked = _ranked(stage.standings, stage.metric)
+    ranked = _ranked(stage.standings, stage.spec)
     if len(ranked) <= stage.beam or stage.stage < 2:
         return ranked
     last = ranked[stage.beam - 1]
     half = max(stage.beam, math.ceil(len(ranked) / 2))
     kept = list(ranked[: stage.beam])
     for place, standing in enumerate(ranked[stage.beam :], start=stage.beam):
-        behind, error = paired_difference(last, standing, stage.metric)
+        behind, error = paired_difference(last, standing, stage.spec.metric)
         if behind <= (2.0 if place < half else 1.0) * error:
             kept.append(standing)
     return kept
@@ -188,8 +201,8 @@ async def select(
         spent, used = await _ucb(standings, order, scorer, spec)
     else:
         spent, used = await _staged(standings, order, scorer, spec, beam)
-    best = _ranked([s for s in standings if s.dropped is None], spec.metric)
-    best += [s for s in _ranked(standings, spec.metric) if s.dropped is not None]
+    best = _ranked([s for s in standings if s.dropped is None], spec)
+    best += [s for s in _ranked(standings, spec) if s.dropped is not None]
     chosen = tuple(standing.material for standing in best[:beam])
     rescored = await _rescored(chosen[0], order[used:], scorer, spec)
     _report(standings, chosen, spec, (round_, spent, rescored), ctx)
@@ -230,7 +243,7 @@ async def _staged(
         used, spent, stage = used + size, spent + size * len(alive), stage + 1
         # Fewer problems than a block tell nobody apart: then nobody goes.
         enough = used >= min(spec.block, len(order))
-        kept = list(strategy(Stage(alive, spec.metric, beam, stage, stages))) if enough else alive
+        kept = list(strategy(Stage(alive, spec, beam, stage, stages))) if enough else alive
         for standing in alive:
             if standing not in kept:
                 standing.dropped = stage
@@ -304,6 +317,7 @@ def _report(
                 "n": len(standing.answers),
                 "correct": sum(a.correct for a in standing.answers.values()),
                 "score": standing.score(spec.metric) if standing.answers else None,
+                "likelihood": math.exp(standing.log_likelihood()) if standing.answers else None,
                 "dropped": standing.dropped,
             }
             for standing in standings

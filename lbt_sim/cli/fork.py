@@ -30,9 +30,10 @@ def fork(
     from lbt_sim.cli.drive import drive
     from lbt_sim.cli.fetch import fetch_models
     from lbt_sim.folders import fork_run, load_run_scenario, open_run
+    from lbt_sim.preview import rehearse
     from lbt_sim.setup import prepare
 
     source = open_run(run)
-    prepared = prepare(load_run_scenario(run, sets=set_ or (), engine=engine, data=data or ()))
+    prepared = rehearse(prepare(load_run_scenario(run, sets=set_ or (), engine=engine, data=data or ())))
     fetch_models(prepared, quiet=quiet)
     drive(fork_run(source, prepared, from_round, out), as_json=as_json, quiet=quiet, new=True)

@@ -23,11 +23,12 @@ def run(
     """
     from lbt_sim.cli.drive import drive
     from lbt_sim.cli.fetch import fetch_models
+    from lbt_sim.preview import rehearse
     from lbt_sim.runs import create_run
     from lbt_sim.scenario.load import load_scenario
     from lbt_sim.setup import prepare
 
     loaded = load_scenario(scenario, sets=set_ or (), engine=engine, seed=seed, data=data or ())
-    prepared = prepare(loaded)
+    prepared = rehearse(prepare(loaded))
     fetch_models(prepared, quiet=quiet)
     drive(create_run(prepared, out), as_json=as_json, quiet=quiet, new=True)

@@ -22,6 +22,7 @@ def validate(
     Example: lbt-sim validate scenarios/mine.yaml --explain
     """
     from lbt_sim.errors import LbtError
+    from lbt_sim.preview import rehearse
     from lbt_sim.scenario.load import load_scenario
     from lbt_sim.setup import prepare
 
@@ -29,7 +30,7 @@ def validate(
     for file in files:
         try:
             loaded = load_scenario(file, sets=set_ or (), data=data or ())
-            prepared = prepare(loaded)
+            prepared = rehearse(prepare(loaded))
         except LbtError as error:
             from lbt_sim.cli import print_error
 

@@ -42,6 +42,7 @@ _PUBLISHED: Mapping[KeyPath, Any] = {
     ("select", "by"): "teacher",
     ("select", "strategy"): "uniform",  # the same random subset of train for every candidate
     ("select", "metric"): "accuracy",
+    ("select", "ties"): "first",
     ("select", "budget"): 2048,  # answers, shared by all candidates
     ("select", "rescore"): 0,
 }

@@ -392,6 +392,9 @@ class SelectSpec(Spec):
     metric: Literal["accuracy", "probability", "f1"] = "accuracy"
     """What the score is. `probability`: mean probability of the right label, which tells candidates apart with fewer
     answers where the engine gives log-probabilities (elsewhere it is the accuracy)."""
+    ties: Literal["likelihood", "first"] = "likelihood"
+    """Who wins among equal scores: whose right labels are likelier (where the engine gives log-probabilities), or
+    who came first, the beam before new candidates."""
     strategy: Literal["race", "halving", "uniform", "successive_rejects", "ucb"] = "race"
     """`race`: successive halving in blocks with a paired race; `uniform`: everyone the same problems."""
     budget: PositiveInt = 240

@@ -16,16 +16,17 @@ from lbt_sim.models.recorded import Meter
 
 __all__ = ["Pace", "Room", "Said"]
 
+_REPORT = "held-out exam"
 _STAGES = {
     "utterance": ("lesson", 0.02),
     "exam": ("exam", 0.05),
     "grades": ("exam", 0.05),
-    "feedback": ("feedback", 0.40),
-    "candidate": ("revision", 0.50),
-    "selection": ("report", 0.90),
+    "feedback": ("revision", 0.40),
+    "candidate": ("selection", 0.50),
+    "selection": (_REPORT, 0.90),
     "report": ("reported", 1.0),
 }
-"""Kind of event -> the stage it belongs to, and the share of a round that is then behind us: a rough guess."""
+"""Kind of event -> the stage that is then under way, and the share of a round that is then behind us: a rough guess."""
 
 _EXAM_SHARE = 0.35
 _START_WEIGHT = 0.15
@@ -82,6 +83,8 @@ class Room:
     taken: int = 0
     """Events so far."""
     not_understood: int = 0
+    began: float | None = None
+    """When the run (or this part of it) began; None before."""
     round_began: float = 0.0
     round_seconds: dict[int, float] = field(default_factory=dict)
     """Round -> how long it took, where it was worked and not only read from the ledger."""
@@ -140,7 +143,8 @@ class Room:
         self.edges = tuple((edge[0], edge[1], edge[2]) for edge in edges) if len(edges) <= _EDGES_KEPT else ()
         self.baselines = data.get("baselines") or {}
         self.notices.extend(data.get("notices", []))
-        self.round_began = self.clock()
+        self.stage = _REPORT  # round 0 only examines the teacher
+        self.began = self.round_began = self.clock()
 
     def _at_round(self, number: int, meter: Meter) -> None:
         if number <= self.round:
@@ -202,7 +206,7 @@ class Room:
         return self.share + _EXAM_SHARE * min(part, 1.0)
 
     def seconds_left(self, now: float) -> float | None:
-        """From how long earlier rounds took, round 0 aside; None before there is one."""
+        """From how long earlier rounds took, round 0 aside; before there is one, None: nothing is known of it."""
         took = [seconds for number, seconds in list(self.round_seconds.items()) if number > 0]
         if not took or self.status:
             return None

@@ -63,8 +63,9 @@ class RoomView:
         if meter.failed:
             figures.append(f"{meter.failed:,} failed")
         second = [progress, *map(Text, figures)]
-        if left is not None:
-            second.insert(1, Text(f"~{duration(left)} left", "lbt.figure"))
+        if room.began is not None:
+            gone = duration(now - room.began)
+            second.insert(1, Text(f"{gone}, ~{duration(left)} left" if left is not None else gone, "lbt.figure"))
         rows = [[*first, *second]] if _width([*first, *second]) <= width else [first, second]
         return [_joined(row, width) for row in rows]
 

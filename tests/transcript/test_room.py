@@ -46,7 +46,7 @@ def test_events_make_the_state():
         selection_event(1, {"m0": 0.5, "m1": 0.75}, ["m1", "m0"]),
     )
     assert room.students == STUDENTS
-    assert (room.round, room.stage, room.items) == (1, "report", 4)
+    assert (room.round, room.stage, room.items) == (1, "held-out exam", 4)
     assert room.said[-1].text == "Look."
     assert room.candidates == {"new": 1}
     assert room.beam == ("m1", "m0")

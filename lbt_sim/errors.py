@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rapidfuzz import process
+from rapidfuzz import fuzz, process, utils
 
 __all__ = [
     "BudgetExhausted",
@@ -62,8 +62,15 @@ class Place:
 
 def nearest(found: str, valid: Iterable[str]) -> str | None:
     """The valid name that `found` most likely meant, or None when nothing is close."""
-    best = process.extractOne(found, list(valid), score_cutoff=60)
+    names = list(valid)
+    best = process.extractOne(found, names, scorer=fuzz.ratio, processor=utils.default_process, score_cutoff=60)
+    if best is None and len(found) >= _LEAST_PART:
+        best = process.extractOne(found, names, score_cutoff=85)  # a part of a longer name, or its words turned round
     return None if best is None else str(best[0])
+
+
+_LEAST_PART = 4
+"""Shorter ones are a part of too many names by accident."""
 
 
 class LbtError(Exception):

@@ -322,7 +322,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 def _no_such_key(found: Mapping[str, Any], key: str) -> str:
     near = nearest(key, found)
     hint = f" (did you mean '{near}'?)" if near else ""
-    return f"'{key}' is not there{hint}; what is there: {', '.join(map(str, found))}"
+    return f"'{key}' is not there{hint}; what is there: {', '.join(map(str, found)) or 'nothing'}"
 
 
 def _measure(size: int) -> None:

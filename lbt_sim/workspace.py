@@ -54,6 +54,24 @@ edges:
   - {from: teacher, to: student, kind: teaches}
   - {among: student, kind: discusses, topology: {name: groups, size: 2}}
 """
+_README = """\
+# A workspace for lbt-sim
+
+| folder | holds |
+| --- | --- |
+| `scenarios/` | what is run: task, cast, classroom, method, budget |
+| `classrooms/` | who teaches, assists and talks to whom |
+| `agents/` | agents with their prompt templates, and personas |
+| `runs/` | what was run: everything that was asked and answered |
+
+    lbt-sim validate first       # checks it and all that it names
+    lbt-sim prompts first        # what each agent would be sent
+    lbt-sim run first            # runs it
+    lbt-sim show runs/first-1    # the transcript
+
+What is not found here is looked up in the built-in library: `lbt-sim run quickstart` works here too. `.schemas/` lets
+editors complete the files; `lbt-sim schema` prints them.
+"""
 _CURIOUS = """\
 # yaml-language-server: $schema=../../.schemas/persona.schema.json
 kind: persona
@@ -77,6 +95,8 @@ def make_workspace(folder: Path) -> list[Path]:
     library = Library([built_in()])
     student = library.find("agents", "student")
     texts = {
+        "README.md": _README,
+        ".gitignore": "runs/\n",
         "scenarios/first.yaml": _FIRST,
         "classrooms/pairs.yaml": _PAIRS,
         "agents/personas/curious.yaml": _CURIOUS,

@@ -62,7 +62,7 @@ def test_nothing_prints_nothing_and_a_list_is_not_printed() -> None:
 
 def test_keys_of_a_mapping_come_before_its_methods() -> None:
     assert render("{{ x.items }} {{ x.keys }}", x={"items": "i", "keys": "k"}) == "i k"
-    assert "no attribute 'items'" in refusal("{{ x.items }}", x={}).what
+    assert "'items' is not there" in refusal("{{ x.items }}", x={}).what
 
 
 @settings(deadline=None, max_examples=50)
@@ -99,7 +99,7 @@ def test_an_undefined_name_is_told_when_it_is_rendered_too() -> None:
     error = refusal("a\n\n{{ nme }}", name="x")
     assert error.what == "'nme' is undefined; did you mean 'name'?"
     assert error.where == Place("t.md.j2", 3)
-    assert "no attribute 'b'" in refusal("{{ a.b }}", a={"c": 1}).what
+    assert "'b' is not there" in refusal("{{ a.b }}", a={"c": 1}).what
     assert "'x' is undefined" in refusal("{% for y in x %}{% endfor %}").what
 
 

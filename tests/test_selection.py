@@ -248,6 +248,31 @@ def test_scores_are_what_their_names_say() -> None:
     assert standing(Scored(True, 1.0)).score("f1") == 1.0  # F1 is undefined here: the accuracy stands for it
 
 
+async def among_equals(ties: str, probability: float) -> tuple[list[Material], Selection]:
+    """Two candidates with the same answers; the second is surer of the right label by `probability`."""
+    among = candidates(2)
+
+    async def scorer(one: Material, batch: Sequence[Problem]) -> list[Scored | None]:
+        sure = probability if one is among[1] else 0.0
+        return [Scored(n % 2 == 0, (0.6 if n % 2 == 0 else 0.3) + sure) for n, _ in enumerate(batch)]
+
+    return among, await chosen(among, scorer, SelectSpec.model_validate({"strategy": "uniform", "ties": ties}))
+
+
+async def test_equal_scores_go_to_the_likelier_labels() -> None:
+    among, result = await among_equals("likelihood", 0.1)
+    assert result.beam == (among[1],)
+    among, result = await among_equals("likelihood", -0.1)
+    assert result.beam == (among[0],)
+
+
+async def test_equal_scores_go_to_who_came_first_where_that_is_asked_or_nothing_else_is_known() -> None:
+    among, result = await among_equals("first", 0.1)
+    assert result.beam == (among[0],)
+    among, result = await among_equals("likelihood", 0.0)
+    assert result.beam == (among[0],)
+
+
 def test_a_paired_difference_takes_common_problems_only() -> None:
     a = standing(Scored(True, 1.0), Scored(True, 1.0), Scored(False, 0.0))
     b = Standing(material(), {"0": Scored(False, 0.0), "1": Scored(True, 1.0), "9": Scored(True, 1.0)})

@@ -18,7 +18,7 @@ def classroom(
 ) -> None:
     """Draw a classroom's graph and list who hears whom.
 
-    Example: lbt-sim classroom small_world --students 12
+    Example: lbt-sim classroom small-world --students 12
     """
     from rich.console import Console
     from rich.table import Table

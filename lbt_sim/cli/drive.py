@@ -18,6 +18,7 @@ from lbt_sim.events import EventSink
 from lbt_sim.folders import discard_unstarted
 from lbt_sim.models.recorded import Caller, Meter
 from lbt_sim.runs import Run, RunFolder
+from lbt_sim.transcript.commands import command_line
 
 __all__ = ["drive"]
 
@@ -132,9 +133,9 @@ def _print_stopped(folder: RunFolder, error: LbtError, *, as_json: bool) -> None
         stopped = {"run": str(folder.path), "status": status, "error": str(error)}
         typer.echo(json.dumps(stopped, ensure_ascii=False))
     if isinstance(error, Interrupted):
-        error.remedy = f"Continue with: lbt-sim resume {folder.path}"
+        error.remedy = f"Continue with: {command_line('resume', str(folder.path))}"
     elif error.status == 3:
-        error.remedy += f"\n  Continue with: lbt-sim resume {folder.path}"
+        error.remedy += f"\n  Continue with: {command_line('resume', str(folder.path))}"
 
 
 def _print_summary(folder: RunFolder, result: Mapping[str, Any]) -> None:

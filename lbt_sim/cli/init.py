@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +18,9 @@ def init(
 
     Example: lbt-sim init my-study
     """
+    from lbt_sim.transcript.commands import command_line
     from lbt_sim.workspace import make_workspace
 
     for file in make_workspace(folder):
         typer.echo(str(file))
-    typer.echo(f"\nNext: cd {folder} && lbt-sim run first")
+    typer.echo(f"\nNext: cd {shlex.quote(str(folder))} && {command_line('run', 'first')}")

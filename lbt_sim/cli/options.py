@@ -7,17 +7,24 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Data", "Engine", "Json", "Out", "Quiet", "RunPath", "Scenario", "Seed", "Sets"]
+__all__ = ["Data", "Engine", "Json", "LateSets", "Out", "Quiet", "RunPath", "Scenario", "Seed", "Sets"]
 
-Scenario = Annotated[str, typer.Argument(help="A scenario's name, or the path of its YAML file.", show_default=False)]
+Scenario = Annotated[
+    str,
+    typer.Argument(metavar="SCENARIO", help="A scenario's name, or the path of its YAML file.", show_default=False),
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value: method.rounds=2. Can be repeated."),
 ]
+LateSets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a budget or a model: budget.calls=5000. Can be repeated."),
+]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Where the run folder goes; runs/<scenario>-<seed> without it."),
+    typer.Option("--out", metavar="DIR", help="Where the run folder goes; without it runs/, named after the scenario."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="The run's seed.")]
 Engine = Annotated[str | None, typer.Option("--engine", metavar="NAME", help="Run every model on this engine.")]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lbt_sim.cli.options import Json, Quiet, RunPath, Sets
+from lbt_sim.cli.options import Json, LateSets, Quiet, RunPath
 
 __all__ = ["resume"]
 
 
-def resume(run: RunPath, set_: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
+def resume(run: RunPath, set_: LateSets = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Continue a run that was interrupted, failed or killed. No committed call is made again.
 
     Only `budget.…` and `models.…` can be changed on the way.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
@@ -44,7 +45,22 @@ def validate(
         for notice in task.notices:
             typer.echo(f"  note: {notice}")
         if explain:
+            filled = {f"task.{key}": getattr(task, key) for key in ("instruction", "labels", "positive", "grader")}
             for entry in loaded.origins:
-                typer.echo(f"  {entry.key} = {entry.value}   ({entry.origin})")
+                value, origin = entry.value, entry.origin
+                if value is None and filled.get(entry.key):
+                    value, origin = filled[entry.key], f"the task {task.name}"
+                typer.echo(f"  {entry.key}: {_as_written(value)}   ({origin})")
     if wrong is not None:
         raise typer.Exit(wrong.status)
+
+
+def _as_written(value: Any) -> str:
+    """A value on one line, as one would write it in YAML."""
+    if value is None:
+        return "not set"
+    if isinstance(value, str):
+        return " ".join(value.split())
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_as_written, value))}]"
+    return json.dumps(value)

@@ -14,8 +14,8 @@ from lbt_sim.scenario.loaded import LoadedScenario, Room, resolve_classroom
 from lbt_sim.scenario.overrides import override
 from lbt_sim.scenario.presets import apply_preset, expand_short_forms
 from lbt_sim.scenario.schema import ScenarioFile
-from lbt_sim.scenario.seats import Seat, resolve_agents
-from lbt_sim.scenario.validation import as_one, find_mistakes, validate_model
+from lbt_sim.scenario.seats import Seat, missing_names, resolve_agents
+from lbt_sim.scenario.validation import as_one, find_mistakes
 from lbt_sim.scenario.yaml import Document, KeyPath, read_text, read_yaml, write_yaml
 
 __all__ = [
@@ -143,7 +143,9 @@ def _checked(
 ) -> LoadedScenario:
     value, presets = apply_preset(document.value)
     document = replace(document, value=value)
-    file = validate_model(document, ScenarioFile)
+    file, mistakes = find_mistakes(document, ScenarioFile)
+    if file is None:
+        raise as_one([*mistakes, *missing_names(document, library)])
     _check_models(document, file)
     return LoadedScenario(file, library, name, source, document, presets, from_run)
 

@@ -11,13 +11,14 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel
 
 from lbt_sim.errors import InputError, ScenarioError, TemplateError, nearest
+from lbt_sim.library import Library
 from lbt_sim.prompts import Template
 from lbt_sim.scenario.loaded import LoadedScenario
 from lbt_sim.scenario.schema import AgentFile, PersonaFile, SamplingSpec, SeatSpec, TraitsSpec
 from lbt_sim.scenario.validation import as_one, show, validate_model
-from lbt_sim.scenario.yaml import KeyPath, dotted, read_yaml
+from lbt_sim.scenario.yaml import Document, KeyPath, dotted, read_yaml
 
-__all__ = ["Role", "Seat", "resolve_agents"]
+__all__ = ["Role", "Seat", "missing_names", "resolve_agents"]
 
 Role = Literal["teacher", "assistant", "student", "examiner"]
 Model = TypeVar("Model", bound=BaseModel)
@@ -84,8 +85,29 @@ def resolve_agents(loaded: LoadedScenario) -> tuple[Seat, ...]:
         except (ScenarioError, TemplateError) as error:
             mistakes.append(error)
     if mistakes:
-        raise as_one(mistakes)
+        # What is wrong with an agent's file is wrong for everyone who is that agent; it is told once.
+        raise as_one(list({str(mistake): mistake for mistake in mistakes}.values()))
     return tuple(seats)
+
+
+def missing_names(document: Document, library: Library) -> list[InputError]:
+    """Agents, personas and a classroom that a scenario names and that are not there, whatever else is wrong with it."""
+    named: list[tuple[str, KeyPath]] = [("classrooms", ("classroom",))]
+    cast = document.at(("cast",))
+    for role, seats in cast.items() if isinstance(cast, dict) else ():
+        several = isinstance(seats, list)
+        for number in range(len(seats) if several else 1):
+            key: KeyPath = ("cast", role, number) if several else ("cast", role)
+            named += [("agents", (*key, "agent")), ("agents/personas", (*key, "persona"))]
+    mistakes: list[InputError] = []
+    for kind, key in named:
+        name = document.at(key)
+        if isinstance(name, str):
+            try:
+                library.find(kind, name, where=document.place(key))
+            except InputError as error:
+                mistakes.append(error)
+    return mistakes
 
 
 def _entries(loaded: LoadedScenario) -> Iterator[_Entry]:

@@ -116,6 +116,11 @@ class Document:
     def place(self, key_path: Sequence[str | int]) -> Place:
         """Where a key stands: its own line, or that of the nearest key above it."""
         path = tuple(key_path)
+        if path not in self.lines:
+            # A mapping that is not written in the file is there because a flag set something in it.
+            made = next((flag for key, flag in self.flags.items() if path and key[: len(path)] == path), None)
+            if made is not None:
+                return Place(key=made)
         for size in range(len(path), -1, -1):
             if path[:size] in self.flags:
                 below = "" if size == len(path) else f"  ({dotted(path)})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -13,6 +12,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from lbt_sim.transcript.commands import command_line
 from lbt_sim.transcript.figures import count
 from lbt_sim.transcript.read import RunRecord
 from lbt_sim.transcript.theme import Look
@@ -121,7 +121,7 @@ class Page:
     def command(self, *arguments: str) -> str:
         """A `show` command for this run."""
         run = self.look.plain(str(self.record.folder), newlines="fold")
-        return " ".join(["lbt-sim show", shlex.quote(run), *map(shlex.quote, arguments)])
+        return command_line("show", run, *arguments)
 
     def role_style(self, agent: str) -> str:
         """The colour of an agent's role."""

@@ -248,3 +248,5 @@ def _beam(page: Page, round_: int) -> None:
         title = f"{name} against {parents[0]} ({origin(material)})"
         page.out(page.look.text(title, "lbt.label"), indent=2)
         page.out(*changes(page, page.record.materials[parents[0]], material), indent=4)
+    if page.options.round is not None:
+        page.hint(f"  all of the first: {page.command('--material', str(selection['beam'][0]))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,6 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from lbt_sim.transcript.commands import command_line
 from lbt_sim.transcript.figures import broken, count, duration, interval, plural, share
 from lbt_sim.transcript.theme import UNICODE, Look, dressed, look_of
 
@@ -80,7 +80,7 @@ class _Rounds:
         names = tuple({name: None for entry in self.rounds for name in entry.get("students") or {}})
         separate = [False] if len(names) <= _STUDENT_COLUMNS else []
         table = Table()
-        for together, kept, material in product([*separate, True], [True, False], [True, False]):
+        for material, together, kept in product([True, False], [*separate, True], [True, False]):
             table = self._table(_Students(names, together, self.look), kept=kept, material=material)
             if Measurement.get(console, endless, table).maximum <= options.max_width:
                 break
@@ -205,7 +205,7 @@ def _cost(result: Mapping[str, Any], look: Look) -> str:
     if isinstance(tokens, Mapping):
         cached = f" ({count(tokens['cached'])} cached)" if tokens.get("cached") else ""
         parts.append(f"{count(tokens.get('prompt') or 0)} prompt tokens{cached}")
-        parts.append(f"{count(tokens.get('completion') or 0)} written")
+        parts.append(f"{count(tokens.get('completion') or 0)} tokens written")
     elif tokens:
         parts.append(f"{count(tokens)} tokens")
     if result.get("seconds") is not None:
@@ -216,15 +216,17 @@ def _cost(result: Mapping[str, Any], look: Look) -> str:
 def next_commands(result: Mapping[str, Any], look: Look = UNICODE) -> Text:
     """The three commands that one wants next; print them with soft_wrap."""
     rounds = result.get("rounds") or []
-    run = shlex.quote(look.plain(str(result["run"]), newlines="fold"))
+    run = look.plain(str(result["run"]), newlines="fold")
     last = rounds[-1]["round"] if rounds else 0
     pairs = []
     if result.get("status") != "done":
-        pairs.append((f"lbt-sim resume {run}", "go on where it stopped"))
-    pairs.append((f"lbt-sim show {run}", "read what happened"))
+        pairs.append((command_line("resume", run), "go on where it stopped"))
+    pairs.append((command_line("show", run), "read what happened"))
     if rounds:
-        pairs.append((f"lbt-sim show {run} --round {last}", "the last round in full"))
-        pairs.append((f"lbt-sim fork {run} --from-round {max(last, 1)} --set method.beam=3", "try a change from there"))
+        pairs.append((command_line("show", run, "--round", str(last)), "the last round in full"))
+    if last:
+        fork = command_line("fork", run, "--from-round", "1", "--set", "method.revise.feedback=none")
+        pairs.append((fork, "the control: the same without the students' failures"))
     pairs = pairs[:3]
     wide = max(len(command) for command, _ in pairs)
     text = Text()

@@ -18,13 +18,13 @@ HEADS = {
     "star": (1, 0),
     "seminar": (1, 0),
     "ring": (1, 0),
-    "small_world": (1, 0),
+    "small-world": (1, 0),
     "tutorial": (1, 0),
     "jigsaw": (1, 0),
     "assistants": (1, 3),
-    "assistant_chain": (1, 3),
-    "jigsaw_assistants": (1, 2),
-    "two_teachers": (2, 0),
+    "assistant-chain": (1, 3),
+    "jigsaw-assistants": (1, 2),
+    "two-teachers": (2, 0),
     "village": (1, 0),
 }
 
@@ -48,7 +48,7 @@ def test_every_classroom_says_what_it_is_for(name: str) -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_every_classroom_seats_one_to_thirty_students(built_in: BuiltIn, name: str) -> None:
     for students in range(1, 31):
-        possible = {"small_world": students >= 5, "village": students == 8}.get(name, True)
+        possible = {"small-world": students >= 5, "village": students == 8}.get(name, True)
         if not possible:
             with pytest.raises(ClassroomError):
                 built_in(name, *HEADS[name], students)
@@ -69,21 +69,21 @@ def test_jigsaw_and_tutorial_talk_in_threes_and_twos(built_in: BuiltIn) -> None:
 
 
 def test_assistants_stand_between_teacher_and_students(built_in: BuiltIn) -> None:
-    for name, aides in (("assistants", 3), ("assistant_chain", 3), ("jigsaw_assistants", 2)):
+    for name, aides in (("assistants", 3), ("assistant-chain", 3), ("jigsaw-assistants", 2)):
         room = built_in(name, 1, aides, 6)
         assert not any(room.role_of(pupil) == "student" for pupil in room.pupils_of("teacher_1"))
         assert all(len(room.teachers_of(student)) == 1 for student in room.by_role("student"))
 
 
 def test_the_chain_is_a_chain(built_in: BuiltIn) -> None:
-    room = built_in("assistant_chain", 1, 3, 3)
+    room = built_in("assistant-chain", 1, 3, 3)
     assert room.pupils_of("teacher_1") == ("assistant_1",)
     assert room.could_know("student_3") == {"teacher_1", "assistant_1", "assistant_2", "assistant_3"}
     assert room.could_know("student_1") == {"teacher_1", "assistant_1"}
 
 
 def test_both_teachers_are_heard_by_all(built_in: BuiltIn) -> None:
-    room = built_in("two_teachers", 2, 0, 3)
+    room = built_in("two-teachers", 2, 0, 3)
     assert all(room.teachers_of(student) == ("teacher_1", "teacher_2") for student in room.by_role("student"))
 
 

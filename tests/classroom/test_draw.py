@@ -24,7 +24,7 @@ def test_a_small_room_is_a_picture_and_its_edges_in_words(built_in: BuiltIn) -> 
 
 
 def test_assistants_stand_in_layers_of_their_own(built_in: BuiltIn) -> None:
-    lines = draw(built_in("assistant_chain", 1, 2, 2), 60)
+    lines = draw(built_in("assistant-chain", 1, 2, 2), 60)
     order = [next(i for i, line in enumerate(lines) if name in line) for name in ("● t", "assistant_1", "assistant_2")]
     assert order == [0, 2, 4]
 
@@ -45,7 +45,7 @@ def test_a_room_too_wide_for_a_picture_is_told_in_words(built_in: BuiltIn) -> No
 
 
 def test_a_large_room_is_figures_and_the_first_rows(built_in: BuiltIn) -> None:
-    text = "\n".join(draw(built_in("small_world", 1, 0, 40), 80))
+    text = "\n".join(draw(built_in("small-world", 1, 0, 40), 80))
     assert "1 teacher · 40 students" in text
     assert "clustering" in text
     assert "diameter" in text
@@ -68,7 +68,7 @@ def test_without_utf8_all_is_ascii(built_in: BuiltIn, students: int) -> None:
 
 
 def test_the_hearing_table_has_a_row_for_each_seat(built_in: BuiltIn) -> None:
-    room = built_in("jigsaw_assistants", 1, 2, 3)
+    room = built_in("jigsaw-assistants", 1, 2, 3)
     table = {row.seat: row for row in hearing_table(room)}
     assert tuple(table) == room.names
     assert table["student_1"].teachers == ("assistant_1",)

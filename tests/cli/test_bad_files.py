@@ -114,6 +114,10 @@ CASES: dict[str, tuple[Change, list[str]]] = {
     "undefined name in a template": (student_says("{{ question }} {{ quesiton }}"), ["answer.md.j2:1", "quesiton"]),
     "a template that reaches into Python": (student_says("{{ ''.__class__ }}"), ["answer.md.j2:1", "__class__"]),
     "a template that reaches through a filter": (student_says("{{ question|attr('__class__') }}"), ["answer.md.j2"]),
+    "a part of a value that is not there": (
+        student_says("{{ question }} {{ task.nam }}"),
+        ["answer.md.j2:1", "'nam' is not there", "did you mean 'name'"],
+    ),
     "endless template": (student_says("{% for n in range(10**9) %}x{% endfor %}"), ["answer.md.j2:1"]),
     "a template that includes": (student_says("{% include '/etc/passwd' %}"), ["answer.md.j2:1"]),
     "a template that is none": (student_says("{% if %}"), ["answer.md.j2:1"]),
@@ -172,6 +176,27 @@ def test_validate_says_the_same(workspace: Path, case: str) -> None:
     said = lbt_sim("validate", "small.yaml")
     assert said.status == 2
     assert all(part in said.err for part in says)
+
+
+def test_all_mistakes_are_told_at_once_and_each_where_it_was_made(workspace: Path) -> None:
+    both(instead("rounds: 3", "rounds: three"), student_says("{{ quesiton }}"))(workspace)
+    said = lbt_sim("validate", "small.yaml", "--set", "cast.students[1].persona=scpetic", "--set", "foo.bar=1")
+    assert said.status == 2
+    for part in ("small.yaml:7", "--set cast.students[1].persona=scpetic", "'sceptic'", "--set foo.bar=1"):
+        assert part in said.err
+    assert "3 mistakes" in said.err  # templates are looked at when the scenario itself is right
+
+
+def test_a_mistake_in_a_template_is_told_once_for_all_who_use_it(workspace: Path) -> None:
+    student_says("{% if %}")(workspace)
+    assert lbt_sim("validate", "small.yaml").err.count("answer.md.j2") == 1
+
+
+def test_validate_explains_what_the_task_fills_in(workspace: Path) -> None:
+    said = lbt_sim("validate", "small.yaml", "--explain", "--set", "seed=4")
+    assert "task.labels: [positive, negative]   (the task reviews)" in said.out
+    assert "seed: 4   (--set seed=4)" in said.out
+    assert "None" not in said.out
 
 
 def test_a_message_holds_no_terminal_escapes(workspace: Path) -> None:

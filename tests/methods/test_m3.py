@@ -80,7 +80,7 @@ async def test_the_beam_grows_and_each_of_it_is_taught(tmp_path: Path) -> None:
 
 async def test_several_teachers_are_reported_one_by_one(tmp_path: Path) -> None:
     cast = {"teacher": [{"name": "one"}, {"name": "two", "persona": "guesser"}], "students": [{"name": "ann"}]}
-    result, _, events = await execute(tmp_path, cast=cast, classroom="two_teachers")
+    result, _, events = await execute(tmp_path, cast=cast, classroom="two-teachers")
     row = result["rounds"][-1]
     assert set(row["teachers"]) == {"one", "two"}
     assert row["teachers"]["one"] == row["teacher"]

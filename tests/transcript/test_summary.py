@@ -64,7 +64,7 @@ def test_baselines_and_cost_stand_below():
     text = "\n".join(printed(result(report(0, 0.5)), width=140))
     assert "always the majority label: accuracy 0.60, F1 –" in text
     assert "always the positive" not in text
-    assert "1,204 calls made · 3 replayed · 2 failed · 5,000 prompt tokens (4,000 cached) · 90 written" in text
+    assert "1,204 calls made · 3 replayed · 2 failed · 5,000 prompt tokens (4,000 cached) · 90 tokens written" in text
     assert "3 min 05 s" in text
 
 
@@ -76,7 +76,13 @@ def test_the_next_commands_can_be_pasted():
     lines = next_commands(result(report(0, 0.5), report(4, 0.6))).plain.splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("lbt-sim show 'runs/a b' ")
-    assert "--from-round 4" in lines[2]
+    assert lines[1].startswith("lbt-sim show 'runs/a b' --round 4 ")
+    assert "--from-round 1 --set method.revise.feedback=none" in lines[2]
+
+
+def test_the_next_commands_are_as_this_one_was_given(monkeypatch):
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    assert next_commands(result(report(0, 0.5))).plain.startswith("uv run lbt-sim show 'runs/a b' ")
 
 
 def test_a_run_that_stopped_is_resumed_first():
@@ -85,5 +91,5 @@ def test_a_run_that_stopped_is_resumed_first():
 
 def test_commands_are_never_broken_over_lines():
     screen = Screen(color=False, width=40, height=30)
-    print_summary(screen.console, result(report(0, 0.5)))
+    print_summary(screen.console, result(report(0, 0.5), report(1, 0.5)))
     assert any(line.startswith("lbt-sim fork 'runs/a b' --from-round 1 --set") for line in screen.text.splitlines())

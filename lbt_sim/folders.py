@@ -49,6 +49,8 @@ _UNFINISHED = {
     *(LEDGER_FILE + tail for tail in ("", "-wal", "-shm", "-journal")),
 }
 """What a folder can hold when its making was cut short."""
+_RESUMED_WITH = "resumed_with"
+"""In the manifest: what `resume --set` changed, in order. It holds from then on."""
 _PACKAGES = ("lbt-sim", "autogen-agentchat", "xllamacpp", "math-verify", "networkx", "pydantic", "jinja2")
 
 
@@ -199,11 +201,18 @@ def open_run(path: Path, *, sets: Sequence[str] = ()) -> RunFolder:
             remedy="Put the file back that the run was started with (its SHA-256 is in manifest.json), "
             "or start a new run.",
         )
+    if sets:
+        facts[_RESUMED_WITH] = [*facts.get(_RESUMED_WITH, ()), *sets]  # written when the run goes on
     return RunFolder(path, prepared, facts)
 
 
-def load_run_scenario(path: Path, **changes: Any) -> LoadedScenario:
-    """The scenario that a run folder holds, with `changes` as `load_resolved` takes them.
+def load_run_scenario(path: Path, *, sets: Sequence[str] = (), **changes: Any) -> LoadedScenario:
+    """The scenario that a run folder holds, with what it was resumed with.
+
+    Args:
+        path: The folder.
+        sets: `key.path=value`, done in order after those.
+        changes: As `load_resolved` takes them.
 
     Raises:
         InputError: It cannot be read, or is not valid.
@@ -217,7 +226,8 @@ def load_run_scenario(path: Path, **changes: Any) -> LoadedScenario:
             where=Place(str(file)),
             remedy="It was changed after the run was started: put the file back as it was, or start a new run.",
         ) from error
-    return load_resolved(text, str(file), **changes)
+    facts = _read_manifest(path / MANIFEST_FILE)
+    return load_resolved(text, str(file), sets=[*facts.get(_RESUMED_WITH, ()), *sets], **changes)
 
 
 def _read_manifest(file: Path) -> dict[str, Any]:

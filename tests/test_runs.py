@@ -77,6 +77,18 @@ def test_the_json_tells_what_was_asked_of_the_models(finished: tuple[Path, dict[
     assert [row["round"] for row in result["rounds"]] == [0, 1, 2, 3]
 
 
+def test_what_a_run_was_resumed_with_holds_from_then_on_and_is_recorded() -> None:
+    run("--set", "budget.calls=60")
+    assert lbt_sim("resume", "run", "-q", "--set", "budget.calls=100").status == 3
+    again = lbt_sim("resume", "run", "-q")
+    assert again.status == 3
+    assert "100" in again.err
+    assert lbt_sim("resume", "run", "-q", "--set", "budget.calls=5000").status == 0
+    manifest = json.loads((Path("run") / MANIFEST_FILE).read_text(encoding="utf-8"))
+    assert manifest["resumed_with"] == ["budget.calls=100", "budget.calls=5000"]
+    assert lbt_sim("fork", "run", "--from-round", "1", "--out", "forked", "-q").status == 0
+
+
 def test_a_folder_holds_three_files_and_a_lock(finished: tuple[Path, dict[str, Any]]) -> None:
     names = {entry.name for entry in finished[0].iterdir()} - {f"{LEDGER_FILE}-wal", f"{LEDGER_FILE}-shm"}
     assert names == {SCENARIO_FILE, MANIFEST_FILE, LEDGER_FILE, ".lock"}
@@ -313,7 +325,7 @@ def test_a_folder_whose_making_was_cut_short_is_made_again(workspace: Path) -> N
 
 
 def test_a_second_process_in_a_folder_is_refused(workspace: Path) -> None:
-    run("--set", "budget.calls=100")
+    run("--set", "method.rounds=0")
     before = rows(workspace / "run")
     with locked(workspace / "run"):
         for command in (("resume", "run"), ("replay", "run")):

@@ -23,6 +23,10 @@ from lbt_sim.tasks.base import Problem
 __all__ = ["Exam", "Sitting", "examine", "set_exam", "sit"]
 
 
+_NOT_AGAINST = {"correct", "failed"}
+"""Outcomes of checks that do not speak against a written problem."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exam:
     """The problems of one exam."""
@@ -135,8 +139,9 @@ async def _written(room: Room, spec: ExamSpec, round_: int, unseen: Sequence[Pro
             else:
                 problem = Problem(f"w{round_}_{len(drafts)}", exemplar.question, exemplar.answer)
                 drafts[exemplar.question] = problem
-    agreed = await _agreed(room, spec, round_, list(drafts.values()))
-    refused["examiner disagrees with itself"] = len(drafts) - len(agreed)
+    agreed, unchecked = await _checked(room, spec, round_, list(drafts.values()))
+    refused["not checked, since calls gave up"] = unchecked
+    refused["examiner disagrees with itself"] = len(drafts) - len(agreed) - unchecked
     problems = agreed[: spec.problems]
     if len(problems) < spec.problems:
         missing = spec.problems - len(problems)
@@ -150,8 +155,9 @@ async def _written(room: Room, spec: ExamSpec, round_: int, unseen: Sequence[Pro
     return problems
 
 
-async def _agreed(room: Room, spec: ExamSpec, round_: int, drafts: Sequence[Problem]) -> list[Problem]:
-    """The drafts that the examiner, asked `checks` times, always solves as it said."""
+async def _checked(room: Room, spec: ExamSpec, round_: int, drafts: Sequence[Problem]) -> tuple[list[Problem], int]:
+    """The drafts that the examiner, asked `checks` times, always solves as it said; and of how many others that is
+    not known, because a call gave up and no other spoke against them."""
     requests = [
         request
         for sample in range(spec.checks)
@@ -162,8 +168,14 @@ async def _agreed(room: Room, spec: ExamSpec, round_: int, drafts: Sequence[Prob
         (room.examiner.name, draft, reply) for draft, reply in zip([*drafts] * spec.checks, replies, strict=True)
     ]
     grades = await room.grade(CallPath(round_, "set_exam/judge", ""), answers)
-    right = Counter(answer[1].id for answer, grade in zip(answers, grades, strict=True) if grade.outcome == "correct")
-    return [draft for draft in drafts if right[draft.id] == spec.checks]
+    outcomes: dict[str, list[str]] = {draft.id: [] for draft in drafts}
+    for (_, draft, _), grade in zip(answers, grades, strict=True):
+        outcomes[draft.id].append(grade.outcome)
+    agreed = [draft for draft in drafts if set(outcomes[draft.id]) == {"correct"}]
+    unchecked = [
+        draft for draft in drafts if "failed" in outcomes[draft.id] and set(outcomes[draft.id]) <= _NOT_AGAINST
+    ]
+    return agreed, len(unchecked)
 
 
 async def examine(

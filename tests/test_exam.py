@@ -122,8 +122,23 @@ async def test_the_examiner_must_agree_with_itself_every_time(tmp_path: Path) ->
     assert exam.problems[0].id[0] == "t"
 
 
-async def test_checks_of_open_problems_are_not_one_greedy_answer_repeated(tmp_path: Path) -> None:
-    task = small_task(labels=(), positive=None, grader="exact")
+async def test_a_check_that_gave_up_is_no_disagreement(tmp_path: Path) -> None:
+    def reply(request: ChatRequest) -> Reply:
+        if request.purpose == "set_exam":
+            return Reply(written(("fresh apple", "yes"), ("fresh pear", "no")))
+        if request.path.sample == 1:
+            return Reply("", "failed", error="gave up")
+        return Reply("yes")
+
+    async with seated(tmp_path, reply, limits=Limits(failed=0.5)) as here:
+        _, notice = await exam_of(here, 2)
+    assert "1 not checked, since calls gave up" in notice
+    assert "1 examiner disagrees with itself" in notice
+
+
+@pytest.mark.parametrize("labels", [(), ("yes", "no")])
+async def test_checks_are_not_one_greedy_answer_repeated(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    task = small_task(labels=labels, positive=labels[0] if labels else None, grader="labels" if labels else "exact")
     async with seated(tmp_path, examiner(written(("fresh apple", "yes"))), task=task) as here:
         await exam_of(here, 1)
         checks = here.asked("answer")

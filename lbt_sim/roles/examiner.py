@@ -29,10 +29,10 @@ class Examiner(ClassroomAgent):
     def solve(self, path: CallPath, problems: Sequence[Problem], choices: tuple[str, ...]) -> list[ChatRequest]:
         """Solves problems itself, to check that a written problem has the answer it claims.
 
-        Open problems are solved greedily the first time and drawn later: the same answer again would check nothing.
+        They are solved greedily the first time and drawn later: the same answer again would check nothing.
         """
         requests = self.exam_requests(path, self.head(), problems, choices)
-        if path.sample == 0 or choices:
+        if path.sample == 0:
             return requests
         return [
             replace(r, sampling=replace(r.sampling, temperature=0.7), seed=self._seeds.at(*r.path).number())

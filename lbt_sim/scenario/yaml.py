@@ -116,18 +116,19 @@ class Document:
     def place(self, key_path: Sequence[str | int]) -> Place:
         """Where a key stands: its own line, or that of the nearest key above it."""
         path = tuple(key_path)
-        if path not in self.lines:
-            # A mapping that is not written in the file is there because a flag set something in it.
-            made = next((flag for key, flag in self.flags.items() if path and key[: len(path)] == path), None)
-            if made is not None:
-                return Place(key=made)
         for size in range(len(path), -1, -1):
-            if path[:size] in self.flags:
-                below = "" if size == len(path) else f"  ({dotted(path)})"
-                return Place(key=self.flags[path[:size]] + below)
+            flag = self.flags.get(path[:size]) or self._made_by(path[:size])
+            if flag is not None:
+                return Place(key=flag if size == len(path) else f"{flag}  ({dotted(path)})")
             if path[:size] in self.lines:
                 return Place(self.file, self.lines[path[:size]], dotted(path) or None)
         return Place(self.file, None, dotted(path) or None)
+
+    def _made_by(self, path: KeyPath) -> str | None:
+        """The flag that set something in a mapping that is not written in the file."""
+        if not path or path in self.lines:
+            return None
+        return next((flag for key, flag in self.flags.items() if key[: len(path)] == path), None)
 
 
 def read_text(path: Path, file: str, limit: int = MAX_BYTES) -> str:

@@ -133,7 +133,7 @@ class RoomView:
         seats = Counter(room.roles.values())
         lines = [Text(plural(number, role), f"lbt.{role}") for role, number in seats.items() if role in _ROLES]
         lines += [Text(f"{plural(number, 'edge')} {kind}", "lbt.label") for kind, number in room.edge_counts.items()]
-        if room.said:
+        if room.said and room.stage == "lesson" and not room.status:
             lines.append(self.look.line(f"{room.said[-1].speaker} speaks", width, "lbt.title"))
         return lines
 

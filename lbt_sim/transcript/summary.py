@@ -226,7 +226,7 @@ def next_commands(result: Mapping[str, Any], look: Look = UNICODE) -> Text:
         pairs.append((command_line("show", run, "--round", str(last)), "the last round in full"))
     if last:
         fork = command_line("fork", run, "--from-round", "1", "--set", "method.revise.feedback=none")
-        pairs.append((fork, "the control: the same without the students' failures"))
+        pairs.append((fork, "the control: without feedback"))
     pairs = pairs[:3]
     wide = max(len(command) for command, _ in pairs)
     text = Text()

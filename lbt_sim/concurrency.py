@@ -21,9 +21,7 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def cancelled(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancels what is still running of `tasks` and waits until it has ended."""
-    running = [task for task in tasks if not task.done()]
-    for task in running:
+    """Cancels what is still running of `tasks` and waits until it has ended; their errors are taken note of."""
+    for task in tasks:
         task.cancel()
-    if running:
-        await asyncio.gather(*running, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,14 +6,15 @@
     │   ├── TemplateError         a prompt template
     │   ├── TaskError             problems, labels, splits
     │   ├── ClassroomError        the graph of seats
-    │   └── ModelUnavailable      a model or server that cannot be had
-    └── RunError                  exit status 3: the run stopped, what was committed is kept, `resume` continues
-        ├── CallsFailed           too many calls gave up
-        ├── BudgetExhausted       the scenario's budget is spent
-        ├── LedgerMismatch        what is asked for is not what the ledger holds at that path
-        ├── ReplayMiss            replay met a call that was never recorded
-        └── RunLocked             another process works in the folder
-    Interrupted                   exit status 130: asked to stop; `resume` continues
+    │   ├── ModelUnavailable      a model or server that cannot be had
+    │   └── RunLocked             another process works in the folder
+    ├── RunError                  exit status 3: the run stopped, what was committed is kept, `resume` continues
+    │   ├── CallsFailed           too many calls gave up
+    │   ├── BudgetExhausted       the scenario's budget is spent
+    │   ├── LedgerMismatch        what is asked for is not what the ledger holds at that path
+    │   ├── ReplayMiss            replay met a call that was never recorded
+    │   └── RunSpoiled            what the run was given turned out wrong on the way; `resume` would meet it again
+    └── Interrupted               exit status 130: asked to stop; `resume` continues
 
 An error tells what is wrong, where, what is valid, and what to do next: the four fields of `LbtError`.
 """
@@ -38,6 +39,7 @@ __all__ = [
     "ReplayMiss",
     "RunError",
     "RunLocked",
+    "RunSpoiled",
     "ScenarioError",
     "TaskError",
     "TemplateError",
@@ -135,6 +137,10 @@ class ModelUnavailable(InputError):
     """A model, its weights or its server cannot be had."""
 
 
+class RunLocked(InputError):
+    """Another process works in this run folder."""
+
+
 class RunError(LbtError):
     """The run stopped; everything committed is kept and `lbt-sim resume` continues."""
 
@@ -157,8 +163,8 @@ class ReplayMiss(RunError):
     """Replay met a call that the ledger does not hold."""
 
 
-class RunLocked(InputError):
-    """Another process works in this run folder."""
+class RunSpoiled(RunError):
+    """What the run was given turned out wrong on the way; `resume` would end at the same place."""
 
 
 class Interrupted(LbtError):

@@ -12,12 +12,15 @@ a thing twice. Kinds and what their `data` holds:
   assists, question, answer, discusses), text, exemplars (how many go with it)
 - `exam`, at `r<k>/exam`: round, set_by, items [id], questions [text], answers [right answer]
 - `grades`, at `r<k>/<material>/grades/<student>`: round, material, student, items [id], outcomes (a letter each:
-  c w i t f), answers [text or null], read_from {source: count}
+  c w i t f), answers [text or null], read_from [source; '' where nothing was read]
+- `held_out`, at `r0/held_out`: items [id], questions [text], answers [right answer]: what every report is about
+- `reported`, at `r<k>/report/<teacher>`: round, material, teacher, and for the items of `held_out` outcomes, answers,
+  read_from as in `grades`
 - `feedback`, at `r<k>/<material>/feedback`: round, material, failures [id], text
 - `candidate`, at `r<k>/candidate/<parent>/<operator>/<n>`: round, parent, operator, by, status (new, duplicate,
   invalid, failed, leak), material (id or null), why
 - `selection`, at `r<k>/selection`: round, strategy, metric, candidates [{id, n, correct, score, dropped (the block it
-  was dropped after, or null)}], answers (spent), beam [id], rescore {n, score} or null
+  was dropped after, or null), likelihood}], answers (spent), beam [id], rescore {n, score} or null
 - `report`, at `r<k>/report`: one entry of `rounds` in `--json`
 - `notice`, anywhere: text
 - `done`, at `done`: status
@@ -32,7 +35,19 @@ from typing import Any, Literal, Protocol
 __all__ = ["Event", "EventKind", "EventSink"]
 
 EventKind = Literal[
-    "run", "material", "utterance", "exam", "grades", "feedback", "candidate", "selection", "report", "notice", "done"
+    "run",
+    "material",
+    "utterance",
+    "exam",
+    "grades",
+    "held_out",
+    "reported",
+    "feedback",
+    "candidate",
+    "selection",
+    "report",
+    "notice",
+    "done",
 ]
 
 

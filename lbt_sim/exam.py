@@ -19,8 +19,9 @@ from lbt_sim.roles.room import Context, Room
 from lbt_sim.roles.values import Material, Notes
 from lbt_sim.scenario.schema import ExamSpec
 from lbt_sim.tasks.base import Problem
+from lbt_sim.tasks.split import bare
 
-__all__ = ["Exam", "Sitting", "examine", "set_exam", "sit"]
+__all__ = ["Exam", "Sitting", "examine", "not_shown", "set_exam", "sit"]
 
 
 _NOT_AGAINST = {"correct", "failed"}
@@ -55,6 +56,14 @@ class Sitting:
         counted = Counter(grade.outcome for grade in self.grades)
         return {outcome: counted[outcome] for outcome in OUTCOMES}
 
+    def as_data(self) -> dict[str, Any]:
+        """Outcomes as letters, answers, and what each was read from, as events have them."""
+        return {
+            "outcomes": "".join(grade.outcome[0] for grade in self.grades),
+            "answers": [grade.answer for grade in self.grades],
+            "read_from": [grade.read_from for grade in self.grades],
+        }
+
     @property
     def n(self) -> int:
         """Answers that came back: all but the failed ones."""
@@ -69,22 +78,22 @@ class Sitting:
 async def set_exam(room: Room, spec: ExamSpec, round_: int, ctx: Context, beam: Sequence[Material] = ()) -> Exam:
     """The examiner sets the exam of a round from train problems, or writes it.
 
-    A problem that stands in an exemplar of the beam is not put: the students have seen its answer.
+    A problem that stands in an exemplar or a lecture of the beam is not put: the students have seen its answer. Nor
+    is one that is nearly a held-out problem.
 
     `fixed`: the same problems in every round. `sampled`: new ones each round. `written`: by the examiner's model,
     each checked before use; what it could not supply is sampled.
     """
-    shown = {exemplar.question for material in beam for exemplar in material.exemplars}
-    unseen = [problem for problem in room.task.train if problem.question not in shown]
+    unseen = not_shown(room.teachable, beam)
     if spec.set_by == "fixed":
-        problems = [problem for problem in _fixed(room, spec, ctx) if problem.question not in shown]
+        problems = not_shown(_fixed(room, spec, ctx), beam)
     elif spec.set_by == "written":
-        problems = await _written(room, spec, round_, unseen, ctx)
+        problems = await _written(room, spec, round_, unseen, beam, ctx)
     else:
         problems = _sampled(spec, round_, unseen, ctx)
-    wanted = len(spec.ids) or spec.problems
+    wanted = (spec.set_by == "fixed" and len(spec.ids)) or spec.problems
     if len(problems) < wanted:
-        there = f"{len(problems)} of train are not among the exemplars"
+        there = f"{len(problems)} that no exemplar shows could be had"
         text = f"exam of round {round_}: {wanted} problems are asked for, {there}"
         ctx.emit(Event(f"r{round_}/exam/short", "notice", {"text": text}))
     exam = Exam(round_, tuple(problems), spec.set_by)
@@ -99,25 +108,36 @@ async def set_exam(room: Room, spec: ExamSpec, round_: int, ctx: Context, beam: 
     return exam
 
 
+def not_shown(problems: Sequence[Problem], materials: Sequence[Material]) -> list[Problem]:
+    """The problems that no material shows: in an exemplar, or anywhere in a lecture."""
+    shown = {bare(exemplar.question) for material in materials for exemplar in material.exemplars}
+    lectures = [f" {bare(material.lecture)} " for material in materials if material.lecture]
+    return [
+        problem
+        for problem in problems
+        if (words := bare(problem.question)) not in shown and not any(f" {words} " in lecture for lecture in lectures)
+    ]
+
+
 def _fixed(room: Room, spec: ExamSpec, ctx: Context) -> list[Problem]:
     if spec.ids:
         by_id = {problem.id: problem for problem in room.task.train}
         return [by_id[id_] for id_ in spec.ids]
-    return ctx.seeds.at("exam").rng().sample(room.task.train, spec.problems)
+    return ctx.seeds.at("exam").rng().sample(room.teachable, min(spec.problems, len(room.teachable)))
 
 
 def _sampled(spec: ExamSpec, round_: int, unseen: Sequence[Problem], ctx: Context) -> list[Problem]:
     return ctx.seeds.at("exam", round_).rng().sample(unseen, min(spec.problems, len(unseen)))
 
 
-async def _written(room: Room, spec: ExamSpec, round_: int, unseen: Sequence[Problem], ctx: Context) -> list[Problem]:
+async def _written(
+    room: Room, spec: ExamSpec, round_: int, unseen: Sequence[Problem], beam: Sequence[Material], ctx: Context
+) -> list[Problem]:
     """Problems by the examiner's model that are well formed, new, not held out, and solved as they claim."""
     rng = ctx.seeds.at("exam", round_, "examples").rng()
     path = CallPath(round_, "set_exam", "")
     requests = [
-        room.examiner.new_problems(
-            path._replace(sample=n), 4, rng.sample(room.task.train, min(4, len(room.task.train)))
-        )
+        room.examiner.new_problems(path._replace(sample=n), 4, rng.sample(room.teachable, min(4, len(room.teachable))))
         for n in range(-(-spec.problems // 4))
     ]
     drafts: dict[str, Problem] = {}
@@ -139,9 +159,11 @@ async def _written(room: Room, spec: ExamSpec, round_: int, unseen: Sequence[Pro
             else:
                 problem = Problem(f"w{round_}_{len(drafts)}", exemplar.question, exemplar.answer)
                 drafts[exemplar.question] = problem
-    agreed, unchecked = await _checked(room, spec, round_, list(drafts.values()))
+    new = not_shown(list(drafts.values()), beam)
+    refused["not new"] += len(drafts) - len(new)
+    agreed, unchecked = await _checked(room, spec, round_, new)
     refused["not checked, since calls gave up"] = unchecked
-    refused["examiner disagrees with itself"] = len(drafts) - len(agreed) - unchecked
+    refused["examiner disagrees with itself"] = len(new) - len(agreed) - unchecked
     problems = agreed[: spec.problems]
     if len(problems) < spec.problems:
         missing = spec.problems - len(problems)
@@ -156,21 +178,23 @@ async def _written(room: Room, spec: ExamSpec, round_: int, unseen: Sequence[Pro
 
 
 async def _checked(room: Room, spec: ExamSpec, round_: int, drafts: Sequence[Problem]) -> tuple[list[Problem], int]:
-    """The drafts that the examiner, asked `checks` times, always solves as it said; and of how many others that is
-    not known, because a call gave up and no other spoke against them."""
+    """The drafts that the examiner, asked `checks` times, always solves as it said.
+
+    And of how many others that is not known, because a call gave up and no other spoke against them.
+    """
     requests = [
         request
         for sample in range(spec.checks)
         for request in room.examiner.solve(CallPath(round_, "set_exam/check", "", sample=sample), drafts, room.choices)
     ]
     replies = await room.examiner.write_many(requests)
-    answers = [
-        (room.examiner.name, draft, reply) for draft, reply in zip([*drafts] * spec.checks, replies, strict=True)
-    ]
-    grades = await room.grade(CallPath(round_, "set_exam/judge", ""), answers)
     outcomes: dict[str, list[str]] = {draft.id: [] for draft in drafts}
-    for (_, draft, _), grade in zip(answers, grades, strict=True):
-        outcomes[draft.id].append(grade.outcome)
+    for sample in range(spec.checks):
+        solved = replies[sample * len(drafts) : (sample + 1) * len(drafts)]
+        answers = [(room.examiner.name, draft, reply) for draft, reply in zip(drafts, solved, strict=True)]
+        grades = await room.grade(CallPath(round_, "set_exam/judge", "", sample=sample), answers)
+        for draft, grade in zip(drafts, grades, strict=True):
+            outcomes[draft.id].append(grade.outcome)
     agreed = [draft for draft in drafts if set(outcomes[draft.id]) == {"correct"}]
     unchecked = [
         draft for draft in drafts if "failed" in outcomes[draft.id] and set(outcomes[draft.id]) <= _NOT_AGAINST
@@ -229,7 +253,5 @@ def _as_data(round_: int, material: Material, sitting: Sitting) -> Mapping[str, 
         "material": material.id,
         "student": sitting.who,
         "items": [problem.id for problem in sitting.problems],
-        "outcomes": "".join(grade.outcome[0] for grade in sitting.grades),
-        "answers": [grade.answer for grade in sitting.grades],
-        "read_from": dict(Counter(grade.read_from for grade in sitting.grades if grade.read_from)),
+        **sitting.as_data(),
     }

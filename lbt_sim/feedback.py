@@ -10,7 +10,7 @@ from typing import Any
 from lbt_sim.events import Event
 from lbt_sim.exam import Exam, Sitting
 from lbt_sim.roles.room import Context, Room
-from lbt_sim.roles.values import Material
+from lbt_sim.roles.values import Material, Utterance
 from lbt_sim.tasks.base import Problem
 
 __all__ = ["Failure", "Feedback", "failures_as_values", "give_feedback", "report_text"]
@@ -45,10 +45,17 @@ class Feedback:
     report: str
 
 
-def give_feedback(room: Room, exam: Exam, material: Material, sittings: Sequence[Sitting], ctx: Context) -> Feedback:
-    """The examiner's report on an exam."""
+def give_feedback(
+    room: Room,
+    exam: Exam,
+    material: Material,
+    sittings: Sequence[Sitting],
+    ctx: Context,
+    questions: Sequence[Utterance] = (),
+) -> Feedback:
+    """The examiner's report on an exam, with the questions that the teacher was asked in the lesson before it."""
     failures = _failures(exam, sittings)
-    report = report_text(room, exam, sittings, failures)
+    report = report_text(room, exam, sittings, failures, questions)
     data = {
         "round": exam.round,
         "material": material.id,
@@ -59,8 +66,14 @@ def give_feedback(room: Room, exam: Exam, material: Material, sittings: Sequence
     return Feedback(material, failures, report)
 
 
-def report_text(room: Room, exam: Exam, sittings: Sequence[Sitting], failures: Sequence[Failure]) -> str:
-    """The examiner's report as its template writes it: who got how many, which mistakes, which kinds of problems."""
+def report_text(
+    room: Room,
+    exam: Exam,
+    sittings: Sequence[Sitting],
+    failures: Sequence[Failure],
+    questions: Sequence[Utterance] = (),
+) -> str:
+    """The examiner's report as its template writes it: scores, mistakes, kinds of problems, what was asked."""
     given = [(failure.problem.answer, answer) for failure in failures for _, answer in failure.given]
     confusions = Counter((right, said) for right, said in given if said is not None)
     families = Counter(failure.problem.family for failure in failures if failure.problem.family)
@@ -76,6 +89,7 @@ def report_text(room: Room, exam: Exam, sittings: Sequence[Sitting], failures: S
                 {"right": right, "said": said, "times": times} for (right, said), times in confusions.most_common(6)
             ],
             "families": [{"family": family, "times": times} for family, times in families.most_common(6)],
+            "questions": [{"student": asked.speaker, "text": asked.text} for asked in questions],
         }
     )
 

@@ -26,7 +26,13 @@ Speech = Mapping[str, Sequence[Utterance]]
 
 
 async def teach(
-    room: Room, material: Material, spec: LessonSpec, round_: int, ctx: Context, step: str = "lesson"
+    room: Room,
+    material: Material,
+    spec: LessonSpec,
+    round_: int,
+    ctx: Context,
+    step: str = "lesson",
+    asked: dict[tuple[str, int], Utterance] | None = None,
 ) -> AsyncIterator[tuple[str, Notes]]:
     """Teaches `material`; yields each student with its notes as soon as they are complete.
 
@@ -37,8 +43,10 @@ async def teach(
         round_: The round, for the calls' paths.
         ctx: Seeds and events.
         step: The step of the calls' paths; a second lesson on a material in a round needs one of its own.
+        asked: Takes the questions that reach a teacher, by (student, number of the question).
     """
     lesson = _Lesson(room, material, spec, round_, ctx, step)
+    lesson.asked = {} if asked is None else asked
     if not lesson.needs_words:
         heard = await lesson.present()
         for student in room.students:
@@ -70,6 +78,7 @@ class _Lesson:
         self._round = round_
         self._ctx = ctx
         self._step = f"{step}/{material.id}"
+        self.asked: dict[tuple[str, int], Utterance] = {}
         classroom = room.classroom
         self._order = classroom.relay_order()
         self._teachers = list(room.teachers)
@@ -138,18 +147,16 @@ class _Lesson:
             return [_presentation(teacher, pupils, self._material)]
         if self._spec.material == "split":
             return [_presentation(teacher, pupils, self._material.part(index, teachers))]
-        places = self._jigsaw_places()
-        parts = 1 + max(place for place in places.values())
-        by_part = [tuple(p for p in pupils if places.get(p, part) == part) for part in range(parts)]
+        dealt = _dealt(pupils, self._jigsaw_parts())
         return [
-            _presentation(teacher, hearers, self._material.part(part, parts))
-            for part, hearers in enumerate(by_part)
-            if hearers
+            _presentation(teacher, hearers, self._material if part is None else self._material.part(*part))
+            for part, hearers in dealt.items()
         ]
 
-    def _jigsaw_places(self) -> dict[str, int]:
-        """Each student's place within its group: students with the same place hear the same part."""
-        return {student: place for group in self._room.classroom.groups() for place, student in enumerate(group)}
+    def _jigsaw_parts(self) -> dict[str, tuple[int, int]]:
+        """Student -> (its part, of how many): a group hears all parts, each member one of them."""
+        groups = self._room.classroom.groups()
+        return {student: (place, len(group)) for group in groups for place, student in enumerate(group)}
 
     async def _passed_on_by(self, assistant: str, notes: Notes) -> list[Utterance]:
         pupils = self._room.classroom.pupils_of(assistant)
@@ -159,7 +166,17 @@ class _Lesson:
             text = await self._room.assistants[assistant].reword(self.path("pass_on"), notes, pupils)
             return [Utterance(assistant, pupils, "assists", text)]
         texts = "\n\n".join(u.text for u in notes.heard if u.text)
-        return [Utterance(assistant, pupils, "assists", texts, notes.exemplars)]
+        parts = self._jigsaw_parts() if self._spec.material == "jigsaw" else {}
+        return [
+            Utterance(
+                assistant,
+                hearers,
+                "assists",
+                texts,
+                notes.exemplars[slice(part[0], None, part[1]) if part else slice(None)],
+            )
+            for part, hearers in _dealt(pupils, parts).items()
+        ]
 
     # --- asking and talking -------------------------------------------------------------------------------
 
@@ -188,6 +205,8 @@ class _Lesson:
             return ()
         question = Utterance(student, (teacher,), "question", text)
         self._tell(question, "ask", number)
+        if teacher in self._room.teachers:
+            self.asked[student, number] = question
         path = self.path("reply", item=student, sample=number)
         agent: Teacher | Assistant
         if teacher in self._room.teachers:
@@ -234,6 +253,17 @@ class _Lesson:
             "exemplars": len(utterance.exemplars),
         }
         self._ctx.emit(Event(path, "utterance", data))
+
+
+def _dealt(
+    pupils: Sequence[str], parts: Mapping[str, tuple[int, int]]
+) -> dict[tuple[int, int] | None, tuple[str, ...]]:
+    """Pupils by the part that they are to hear; None is all of it, for assistants and for who sits in no group."""
+    dealt: dict[tuple[int, int] | None, tuple[str, ...]] = {}
+    for pupil in pupils:
+        part = parts.get(pupil)
+        dealt[part] = (*dealt.get(part, ()), pupil)
+    return dealt
 
 
 def _presentation(teacher: str, pupils: tuple[str, ...], material: Material) -> Utterance:

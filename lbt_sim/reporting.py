@@ -15,6 +15,7 @@ from lbt_sim.exam import Sitting, sit
 from lbt_sim.models.base import CallPath
 from lbt_sim.roles.room import Context, Room
 from lbt_sim.roles.values import Material
+from lbt_sim.selection import Selection
 from lbt_sim.stats import f1_interval, f1_score, wilson_interval
 from lbt_sim.tasks.base import Task
 
@@ -22,12 +23,30 @@ __all__ = ["baselines", "report_round", "score"]
 
 
 async def report_round(
-    room: Room, round_: int, material: Material, students: Sequence[Sitting], ctx: Context
+    room: Room,
+    round_: int,
+    material: Material,
+    ctx: Context,
+    *,
+    students: Sequence[Sitting] = (),
+    taught: Material | None = None,
+    selection: Selection | None = None,
 ) -> dict[str, Any]:
     """Examines every teacher on the held-out problems with `material` in mind: one entry of `rounds`.
 
     `teacher` is the first teacher's score; with several, `teachers` has each one's.
+
+    Args:
+        room: The room.
+        round_: The round.
+        material: The best material of the round.
+        ctx: Events.
+        students: The students' exam of this round.
+        taught: What they had been taught for it: the best material of the round before.
+        selection: How the material was selected, on train problems.
     """
+    if round_ == 0:
+        ctx.emit(Event("r0/held_out", "held_out", _problems(room.task)))
     path = CallPath(round_, "report", "")
     problems = room.task.held_out
     teachers = list(room.teachers.values())
@@ -36,12 +55,38 @@ async def report_round(
         "round": round_,
         "teacher": score(sittings[0], room.task),
         "students": {s.who: {"n": s.n, "accuracy": _rounded(s.accuracy), "outcomes": s.outcomes} for s in students},
+        "students_material": taught.id if taught else None,
         "material": material.id,
+        "train": _on_train(selection, material),
     }
     if len(teachers) > 1:
         row["teachers"] = {sitting.who: score(sitting, room.task) for sitting in sittings}
+    for sitting in sittings:
+        data = {"round": round_, "material": material.id, "teacher": sitting.who, **sitting.as_data()}
+        ctx.emit(Event(f"r{round_}/report/{sitting.who}", "reported", data))
     ctx.emit(Event(f"r{round_}/report", "report", row))
     return row
+
+
+def _problems(task: Task) -> dict[str, Any]:
+    return {
+        "items": [problem.id for problem in task.held_out],
+        "questions": [problem.question for problem in task.held_out],
+        "answers": [problem.answer for problem in task.held_out],
+    }
+
+
+def _on_train(selection: Selection | None, material: Material) -> dict[str, Any] | None:
+    """What the material scored on train: when it was selected, and anew on problems that nothing was selected on."""
+    if selection is None:
+        return None
+    standing = next(standing for standing in selection.standings if standing.material.id == material.id)
+    again = selection.rescored
+    return {
+        "n": len(standing.answers),
+        "score": _rounded(standing.score(selection.metric)) if standing.answers else None,
+        "rescored": {"n": again[0], "score": _rounded(again[1])} if again else None,
+    }
 
 
 def score(sitting: Sitting, task: Task) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def _shown_failures(
     """The failures of one reflection, drawn from those of all students; without feedback, train problems."""
     rng = ctx.seeds.at("failures", round_, feedback.material.id, index).rng()
     if spec.revise.feedback == "none":
-        drawn = rng.sample(room.task.train, min(spec.revise.failures, len(room.task.train)))
+        drawn = rng.sample(room.teachable, min(spec.revise.failures, len(room.teachable)))
         return [Failure(problem, ()).as_values() for problem in drawn]
     pool = [failure for failure in feedback.failures for _ in failure.given]
     rng.shuffle(pool)  # a problem that many students failed is likelier to be shown, as in pooled failures

@@ -8,7 +8,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from lbt_sim.errors import LedgerMismatch, Place
+from lbt_sim.errors import (
+    ClassroomError,
+    InputError,
+    LedgerMismatch,
+    Place,
+    RunError,
+    RunSpoiled,
+    ScenarioError,
+    TaskError,
+    TemplateError,
+)
 from lbt_sim.events import Event, EventSink
 from lbt_sim.folders import (
     MANIFEST_FILE,
@@ -62,6 +72,7 @@ class Run:
         Raises:
             RunLocked: Another process works in the folder.
             ModelUnavailable: A model cannot be had; nothing was asked.
+            InputError: Something else that was given is wrong; nothing was asked.
             RunError, Interrupted: It stopped; what was committed is kept.
         """
         started = time.monotonic()
@@ -80,7 +91,12 @@ class Run:
                     sink(event)
 
             ctx = Context(Seeds(prepared.file.seed), emit, self.caller)
-            rounds = await self._rounds(stack, ctx)
+            try:
+                rounds = await self._rounds(stack, ctx)
+            except InputError as error:
+                if not (kept := _answered(self.caller.meter)):
+                    raise
+                raise _stopped(error, kept) from error
             emit(Event("done", "done", {"status": "done"}))
             await ledger.flush()
         return self._result(rounds, time.monotonic() - started)
@@ -168,6 +184,22 @@ class Run:
                 "completion": meter.completion_tokens,
             },
         }
+
+
+def _answered(meter: Meter) -> int:
+    """How many calls this execution has had answers to, wherever those came from."""
+    return meter.made + meter.replayed + meter.shared
+
+
+def _stopped(error: InputError, kept: int) -> RunError:
+    """What is told of something wrong that shows only when there are answers already."""
+    told = f"What was answered so far is kept ({kept:,} call{'s' * (kept != 1)})."
+    if not isinstance(error, (ScenarioError, TemplateError, TaskError, ClassroomError)):
+        return RunError(error.what, where=error.where, valid=error.valid, remedy=f"{error.remedy}\n  {told}".strip())
+    wrong = "template" if isinstance(error, TemplateError) else "file"
+    again = f"The run folder has its own copy of the {wrong}, so resuming would end here again: correct it where it "
+    remedy = f"{error.remedy}\n  {told} {again}came from, and start a new run."
+    return RunSpoiled(error.what, where=error.where, valid=error.valid, remedy=remedy.strip())
 
 
 def _start_of(folder: RunFolder) -> tuple[list[dict[str, Any]], Start]:

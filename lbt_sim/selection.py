@@ -31,8 +31,8 @@ class Scored:
     """
 
     correct: bool
-    probability: float
-    """Of the right label; 1 or 0 for right or wrong where the engine gives no log-probabilities."""
+    probability: float | None
+    """Of the right label; None where the engine gives no log-probabilities."""
     said_positive: bool = False
     is_positive: bool = False
 
@@ -42,6 +42,10 @@ Scorer = Callable[[Material, Sequence[Problem]], Coroutine[Any, Any, Sequence[Sc
 
 _LEAST = 1e-6
 """A probability that an engine rounds to zero counts as this much."""
+
+
+def _probability(answer: Scored) -> float:
+    return float(answer.correct) if answer.probability is None else answer.probability
 
 
 @dataclass
@@ -60,7 +64,7 @@ class Standing:
         if metric == "accuracy":
             return sum(a.correct for a in answers) / len(answers)
         if metric == "probability":
-            return sum(a.probability for a in answers) / len(answers)
+            return sum(map(_probability, answers)) / len(answers)
         hits = sum(a.said_positive and a.is_positive for a in answers)
         wrong = sum(a.said_positive != a.is_positive for a in answers)
         if hits + wrong == 0:  # nothing positive, said or right: F1 is undefined, which is not a zero
@@ -68,17 +72,28 @@ class Standing:
         return 2 * hits / (2 * hits + wrong)
 
     def log_likelihood(self) -> float:
-        """Mean logarithm of the right labels' probability; 0 before there are answers."""
-        logs = [math.log(max(answer.probability, _LEAST)) for answer in self.answers.values()]
+        """Mean logarithm of the right labels' probability, where that is known; 0 where it never is."""
+        known = (answer.probability for answer in self.answers.values())
+        logs = [math.log(max(probability, _LEAST)) for probability in known if probability is not None]
         return sum(logs) / len(logs) if logs else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The beam, best first, and the winner's score on problems that it was not selected on (None: not measured)."""
+    """What was selected.
+
+    Attributes:
+        beam: The materials kept, best first.
+        standings: All candidates with their answers.
+        metric: What scores are.
+        spent: Answers paid for.
+        rescored: On how many problems that nothing is selected on the winner was scored anew, and its score there;
+            None: not measured.
+    """
 
     beam: tuple[Material, ...]
     standings: tuple[Standing, ...]
+    metric: str
     spent: int
     rescored: tuple[int, float] | None
 
@@ -146,7 +161,7 @@ def paired_difference(a: Standing, b: Standing, metric: str = "accuracy") -> tup
     """
 
     def worth(answer: Scored) -> float:
-        return answer.probability if metric == "probability" else float(answer.correct)
+        return _probability(answer) if metric == "probability" else float(answer.correct)
 
     common = [key for key in a.answers if key in b.answers]
     if len(common) < 2:
@@ -174,6 +189,9 @@ async def select(
     beam: int,
     round_: int,
     ctx: Context,
+    *,
+    width: int = 1,
+    reserve: Sequence[Problem] = (),
 ) -> Selection:
     """Chooses the beam.
 
@@ -185,28 +203,32 @@ async def select(
         beam: How many to keep.
         round_: The round.
         ctx: Seeds and events.
+        width: Answers that scoring one problem takes: one of each teacher, or of each student, who has a say.
+        reserve: Problems that nothing is ever selected on; the winner is scored anew on them.
     """
-    share = spec.budget // max(1, len(candidates))
+    share = min(spec.budget // width // max(1, len(candidates)), len(pool))
     if share < spec.block and len(candidates) > 1:
         text = (
-            f"round {round_}: a budget of {spec.budget} answers is {share} for each of {len(candidates)} candidates, "
-            f"fewer than the least block of {spec.block}: the choice is little better than chance"
+            f"round {round_}: a budget of {spec.budget} answers and {len(pool)} problems to score on are {share} "
+            f"problems for each of {len(candidates)} candidates, fewer than the least block of {spec.block}: "
+            "the choice is little better than chance"
         )
         ctx.emit(Event(f"r{round_}/selection", "notice", {"text": text}))
+    spec = spec.model_copy(update={"budget": spec.budget // width})
     order = ctx.seeds.at("select", round_).rng().sample(pool, len(pool))
     standings = [Standing(material) for material in candidates]
     if len(standings) == 1:
-        spent, used = 0, 0  # there is nothing to choose
+        spent = 0  # there is nothing to choose
     elif spec.strategy == "ucb":
-        spent, used = await _ucb(standings, order, scorer, spec)
+        spent = width * await _ucb(standings, order, scorer, spec)
     else:
-        spent, used = await _staged(standings, order, scorer, spec, beam)
+        spent = width * await _staged(standings, order, scorer, spec, beam)
     best = _ranked([s for s in standings if s.dropped is None], spec)
     best += [s for s in _ranked(standings, spec) if s.dropped is not None]
     chosen = tuple(standing.material for standing in best[:beam])
-    rescored = await _rescored(chosen[0], order[used:], scorer, spec)
+    rescored = await _rescored(chosen[0], reserve, scorer, spec)
     _report(standings, chosen, spec, (round_, spent, rescored), ctx)
-    return Selection(chosen, tuple(standings), spent, rescored)
+    return Selection(chosen, tuple(standings), spec.metric, spent, rescored)
 
 
 async def _answer(standings: Sequence[Standing], problems: Sequence[Problem], scorer: Scorer) -> None:
@@ -220,8 +242,8 @@ async def _answer(standings: Sequence[Standing], problems: Sequence[Problem], sc
 
 async def _staged(
     standings: Sequence[Standing], order: Sequence[Problem], scorer: Scorer, spec: SelectSpec, beam: int
-) -> tuple[int, int]:
-    """Runs the stages of a strategy; returns the answers spent and how many problems of `order` were used."""
+) -> int:
+    """Runs the stages of a strategy; returns how many problems were scored, over all candidates."""
     strategy = STRATEGIES.get(spec.strategy)
     if strategy is None:
         close = nearest(spec.strategy, STRATEGIES)
@@ -248,9 +270,11 @@ async def _staged(
             if standing not in kept:
                 standing.dropped = stage
         alive = kept
-        if stage >= stages or (len(alive) <= beam and len(standings) > beam):
+        # A race goes on among the beam: the first of it is the one that is reported.
+        settled = len(alive) == 1 if spec.strategy == "race" else len(alive) <= beam < len(standings)
+        if stage >= stages or settled:
             break
-    return spent, used
+    return spent
 
 
 def _stages(spec: SelectSpec, candidates: int, beam: int) -> int:
@@ -264,9 +288,7 @@ def _stages(spec: SelectSpec, candidates: int, beam: int) -> int:
     return max(1, spec.budget // spec.block)
 
 
-async def _ucb(
-    standings: Sequence[Standing], order: Sequence[Problem], scorer: Scorer, spec: SelectSpec
-) -> tuple[int, int]:
+async def _ucb(standings: Sequence[Standing], order: Sequence[Problem], scorer: Scorer, spec: SelectSpec) -> int:
     """Upper confidence bound (Auer et al., 2002): blocks go to whoever may be best; the problems stay common."""
     spent = 0
     taken = dict.fromkeys((id(standing) for standing in standings), 0)
@@ -284,14 +306,13 @@ async def _ucb(
         await _answer([best], order[start : start + spec.block], scorer)
         taken[id(best)] += spec.block
         spent += spec.block
-    return spent, max(taken.values(), default=0)
+    return spent
 
 
 async def _rescored(
-    winner: Material, unused: Sequence[Problem], scorer: Scorer, spec: SelectSpec
+    winner: Material, problems: Sequence[Problem], scorer: Scorer, spec: SelectSpec
 ) -> tuple[int, float] | None:
-    """The winner's score on problems that it was not selected on: its selection score is too good by selection."""
-    problems = unused[: spec.rescore]
+    """The winner's score on problems that nothing is selected on: its selection score is too good by selection."""
     if not problems:
         return None
     standing = Standing(winner)

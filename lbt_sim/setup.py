@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbt_sim.classroom import Classroom, build_classroom
+from lbt_sim.classroom.example import example_cast
 from lbt_sim.errors import Place, ScenarioError, TemplateError
-from lbt_sim.grading.load import open_grader
+from lbt_sim.grading.load import check_grader, open_grader
 from lbt_sim.roles.uses import COMMON, MUST, NEEDED, USES
 from lbt_sim.scenario.load import LoadedScenario, Seat, resolve_agents, resolve_classroom
 from lbt_sim.scenario.loaded import read_classroom
@@ -46,10 +47,13 @@ def prepare(loaded: LoadedScenario) -> Prepared:
     plan = resolve_classroom(loaded)
     room = [(seat.name, seat.role) for seat in seats if seat.role != "examiner"]
     seeds = Seeds(loaded.file.seed)
-    classroom = build_classroom(plan.file, room, seed=seeds, read_file=plan.read_file)
+    classroom = build_classroom(plan.file, room, seed=seeds, read_file=plan.read_file, place=plan.place)
+    check_grader(loaded.file.task.grader, loaded.place("task.grader"))
     task = load_task(loaded.file.task, seed=loaded.file.seed, find_data=loaded.data_file, place=loaded.place)
     if task.grader != "rubric":
-        open_grader(task)  # says now what would not suit it later; it starts nothing before it grades
+        open_grader(
+            task, place=loaded.place
+        )  # says now what would not suit it later; it starts nothing before it grades
     prepared = Prepared(loaded, seats, classroom, task)
     _check_method(prepared)
     _check_engines(prepared)
@@ -86,17 +90,29 @@ def _check_templates(loaded: LoadedScenario, seats: Sequence[Seat]) -> None:
     for seat in seats:
         needed = uses_needed(loaded.file, seat.role, rubric=loaded.file.task.grader == "rubric")
         if seat.agent.notes.keep == "summary":
+            if seat.role != "student":
+                raise loaded.error(
+                    "cast",
+                    f"the {seat.role} '{seat.name}' is to keep a summary, which only students do",
+                    remedy="In its agent's YAML, use `notes: {keep: all}` or `{keep: last}`.",
+                )
             needed |= {"summarise"}
         missing = sorted(needed - set(seat.templates))
         if missing:
             raise TemplateError(
                 f"the {seat.role} '{seat.name}' has no template for {', '.join(missing)}, which this scenario needs",
+                where=loaded.place("cast"),
                 valid=sorted(seat.templates),
                 remedy=f"Add `{missing[0]}: …` under `prompts` in its agent's YAML, with a template file beside it.",
             )
         for use, template in seat.templates.items():
             if use not in USES:
-                raise TemplateError(f"'{use}' is not a use of a template", valid=sorted(USES))
+                raise TemplateError(
+                    f"'{use}' is not a use of a template",
+                    where=Place(template.file),
+                    valid=sorted(USES),
+                    remedy=f"Correct the key `prompts.{use}` in the YAML of the agent '{seat.agent.title}'.",
+                )
             template.check(COMMON | USES[use])
             lacking = sorted(MUST.get(use, frozenset()) - set(template.variables))
             if lacking:
@@ -127,12 +143,56 @@ def _check_method(prepared: Prepared) -> None:
         )
     if method.select.metric == "f1" and task.positive is None:
         raise loaded.error("method.select.metric", "F1 needs labels", ["accuracy"], "Use accuracy.")
+    _check_settings(prepared)
     if file.lesson.material == "jigsaw" and all(len(group) < 2 for group in prepared.classroom.groups()):
         raise loaded.error(
             "lesson.material",
             "a jigsaw lesson needs students who talk to each other, and this classroom has no discusses edges",
             remedy="Use a classroom with groups (`classroom: jigsaw`), or `lesson.material: shared`.",
         )
+
+
+def _check_settings(prepared: Prepared) -> None:
+    """Refuses what would have no effect: a setting that is silently left out would be taken for a result."""
+    loaded, method, lesson = prepared.loaded, prepared.file.method, prepared.file.lesson
+    teachers = sum(seat.role == "teacher" for seat in prepared.seats)
+    assistants = any(seat.role == "assistant" for seat in prepared.seats)
+    lecture = method.material == "lecture"
+    refused: list[tuple[bool, str, str, str]] = [
+        (
+            lecture and lesson.material != "shared",
+            "lesson.material",
+            f"a lecture cannot be dealt out as {lesson.material}: it is one text",
+            "Use `lesson.material: shared`, or `method.material: exemplars`.",
+        ),
+        (
+            lesson.material == "split" and teachers < 2,
+            "lesson.material",
+            "the material is split among teachers, and there is one",
+            "Cast several teachers, or use `shared` or `jigsaw`.",
+        ),
+        (
+            lesson.material == "jigsaw" and assistants and lesson.assistants == "reword",
+            "lesson.assistants",
+            "what an assistant says in its own words cannot be dealt out to a jigsaw group",
+            "Use `lesson.assistants: relay`.",
+        ),
+        (
+            lecture and "rewrite" not in method.revise.operators,
+            "method.revise.operators",
+            "a lecture is revised by `rewrite`: `choose` exchanges exemplars",
+            "Add `rewrite`, or use `method.material: exemplars`.",
+        ),
+        (
+            bool(method.exam.ids) and method.exam.set_by != "fixed",
+            "method.exam.ids",
+            f"these problems are for an exam that is fixed, and this one is {method.exam.set_by}",
+            "Use `method.exam.set_by: fixed`, or leave the ids out.",
+        ),
+    ]
+    for wrong, key, what, remedy in refused:
+        if wrong:
+            raise loaded.error(key, what, remedy=remedy)
 
 
 def _check_engines(prepared: Prepared) -> None:
@@ -174,14 +234,5 @@ def seat_classroom(name: str, students: int, seed: int) -> Classroom:
             library.find("classrooms", name)  # raises, and says which there are
         return prepare(load_scenario(name)).classroom
     plan = read_classroom(library, library.find("classrooms", name))
-    declared = {"teacher": 1, "student": students} | plan.file.seats
-    if plan.file.file is None:
-        counts = {role: (students if role == "student" else 2) if n == "*" else int(n) for role, n in declared.items()}
-    else:
-        counts = {role: int(n) for role, n in declared.items() if n != "*"}
-    cast = [
-        (f"{role}_{number + 1}" if count > 1 else role, role)
-        for role, count in counts.items()
-        for number in range(count)
-    ]
-    return build_classroom(plan.file, cast, seed=Seeds(seed), read_file=plan.read_file)
+    cast = example_cast(plan.file, students, plan.read_file)
+    return build_classroom(plan.file, cast, seed=Seeds(seed), read_file=plan.read_file, place=plan.place)

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,15 @@ def test_show_million_makes_a_ledger_that_show_can_read(tmp_path: Path) -> None:
     assert lines > 5
     assert seconds > 0
     assert peak > 0
+
+
+@pytest.mark.parametrize(
+    "flaw", [{"differing": 1}, {"changed": 1}, {"again": 1}, {"other_tokens": 1}, {"failures": ["no such file"]}]
+)
+def test_kill_passes_no_run_in_which_anything_differs(flaw: dict[str, Any]) -> None:
+    kill = load("kill")
+    assert kill.Tally(kills=3, runs=2).flawless
+    assert not kill.Tally(kills=3, runs=2, **flaw).flawless
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from lbt_sim.models.base import CallPath, ChatRequest, Reply
 from lbt_sim.models.recorded import Limits
 from lbt_sim.roles.values import Material, Notes, Utterance
 from lbt_sim.scenario.schema import ExamSpec
-from lbt_sim.tasks.base import Exemplar
+from lbt_sim.tasks.base import Exemplar, Problem
 
 PATH = CallPath(1, "exam/m", "")
 
@@ -146,6 +147,57 @@ async def test_checks_are_not_one_greedy_answer_repeated(tmp_path: Path, labels:
     assert len({(r.seed, r.sampling) for r in checks}) == 3
 
 
+async def test_written_problems_are_judged_anew_at_every_check(tmp_path: Path) -> None:
+    task = small_task(labels=(), positive=None, grader="rubric", rubric="It is a fruit.")
+
+    def reply(request: ChatRequest) -> str:
+        if request.purpose == "set_exam":
+            return written(("fresh apple", "fruit"))
+        return "Correct." if request.purpose == "judge" else f"fruit, {request.path.sample}"
+
+    async with seated(tmp_path, reply, task=task) as here:
+        exam, notice = await exam_of(here, 1)
+        judged = here.asked("judge")
+    assert [problem.question for problem in exam.problems] == ["fresh apple"]
+    assert not notice
+    assert len({request.path for request in judged}) == 3
+
+
+async def test_a_written_problem_that_the_beam_shows_is_not_new(tmp_path: Path) -> None:
+    async with seated(tmp_path, examiner(written(("Fresh, apple!", "yes")))) as here:
+        beam = [Material((Exemplar("fresh apple", "yes"),))]
+        exam = await set_exam(here.room, ExamSpec(problems=1, set_by="written"), 1, here.ctx, beam)
+        assert "1 not new" in here.of_kind("notice")[0].data["text"]
+        assert exam.problems[0].id[0] == "t"
+
+
+@pytest.mark.parametrize("set_by", ["sampled", "fixed"])
+async def test_what_a_lecture_shows_is_not_examined(tmp_path: Path, set_by: str) -> None:
+    task = small_task(train=12)
+    lecture = "Learn this:\n" + "\n".join(f"- {p.question} -> {p.answer}" for p in task.train[:8])
+    async with seated(tmp_path, lambda r: "yes", task=task) as here:
+        spec = ExamSpec(problems=12, set_by=set_by)
+        exam = await set_exam(here.room, spec, 1, here.ctx, [material(lecture=lecture)])
+        assert "12 problems are asked for, 4 that no exemplar shows" in here.of_kind("notice")[0].data["text"]
+    assert {problem.id for problem in exam.problems} == {problem.id for problem in task.train[8:]}
+
+
+async def test_a_fixed_exam_of_more_problems_than_there_are_takes_them_all(tmp_path: Path) -> None:
+    async with seated(tmp_path, lambda r: "yes", task=small_task(train=10)) as here:
+        exam = await set_exam(here.room, ExamSpec(problems=24, set_by="fixed"), 1, here.ctx)
+        assert len(exam.problems) == 10
+        assert "24 problems are asked for" in here.of_kind("notice")[0].data["text"]
+
+
+async def test_train_problems_that_are_nearly_held_out_ones_are_not_examined(tmp_path: Path) -> None:
+    task = small_task(train=6)
+    twin = Problem("t9", task.held_out[0].question + " !", task.held_out[0].answer)
+    async with seated(tmp_path, lambda r: "yes", task=replace(task, train=(*task.train, twin))) as here:
+        for set_by in ("sampled", "fixed"):
+            exam = await set_exam(here.room, ExamSpec(problems=7, set_by=set_by), 1, here.ctx)
+            assert "t9" not in {problem.id for problem in exam.problems}
+
+
 # --- sitting ----------------------------------------------------------------------------------------------
 
 
@@ -200,7 +252,7 @@ async def test_every_outcome_is_counted_and_told(tmp_path: Path) -> None:
     assert ann.accuracy == pytest.approx(2 / 5)
     assert [event.path for event in told] == [f"r1/{material().id}/grades/{name}" for name in ("ann", "bob")]
     assert told[0].data["outcomes"] == "cwitfc"
-    assert told[0].data["read_from"] == {"text": 3}
+    assert told[0].data["read_from"] == ["text", "text", "", "", "", "text"]
 
 
 async def test_an_exam_of_calls_that_gave_up_is_no_exam(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from lbt_sim.exam import Exam, Sitting
 from lbt_sim.feedback import Feedback, give_feedback
 from lbt_sim.grading.base import Grade
 from lbt_sim.models.base import ChatRequest
+from lbt_sim.roles.values import Utterance
 
 RIGHT, FAILED = Grade("correct", "yes", "text"), Grade("failed")
 WRONG, INVALID, CUT = Grade("wrong", "no", "text"), Grade("invalid"), Grade("truncated")
@@ -42,13 +43,23 @@ async def test_unreadable_and_cut_off_answers_are_failures_and_calls_that_gave_u
 
 
 async def test_the_report_counts_what_came_back(tmp_path: Path) -> None:
-    given, data = await feedback(tmp_path, (RIGHT, WRONG, FAILED, INVALID), (RIGHT, RIGHT, RIGHT, RIGHT))
+    said_yes = Grade("wrong", "yes", "text")  # t1's right answer is no
+    given, data = await feedback(tmp_path, (RIGHT, said_yes, FAILED, INVALID), (RIGHT, RIGHT, RIGHT, RIGHT))
     assert "Exam of 4 problems." in given.report
     assert "s0: 1 of 3 right, 1 unreadable" in given.report
     assert "s1: 4 of 4 right" in given.report
-    assert "1 times no in place of no" in given.report or "in place of" in given.report
+    assert "Most frequent mistakes:\n- 1 times yes in place of no\n" in given.report
     assert "family1: 1" in given.report
     assert data == {"round": 2, "material": material().id, "failures": ["t1", "t3"], "text": given.report}
+
+
+async def test_the_report_tells_what_the_teacher_was_asked(tmp_path: Path) -> None:
+    async with seated(tmp_path, silent) as here:
+        problems = here.room.task.train[:1]
+        asked = [Utterance("ann", ("teacher",), "question", "Does irony count?")]
+        sittings = [Sitting("ann", problems, (WRONG,))]
+        given = give_feedback(here.room, Exam(2, problems, "sampled"), material(), sittings, here.ctx, asked)
+    assert "What the students asked in the lesson:\n- ann: Does irony count?" in given.report
 
 
 async def test_an_exam_without_mistakes_says_so(tmp_path: Path) -> None:

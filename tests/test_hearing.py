@@ -134,6 +134,12 @@ class Reference:
         self.world = world
         self.room = world.classroom
         self.all_material = tokens(taught.lecture or "") | {e.question for e in taught.exemplars}
+        self.dealt = {
+            student: taught.exemplars[place :: len(group)]
+            for group in self.room.groups()
+            for place, student in enumerate(group)
+        }
+        """Each student's part in a jigsaw lesson."""
         self.parts = self._parts(taught)
         self.at_start: dict[str, set[str]] = {}
         for name in self.room.relay_order():
@@ -145,16 +151,14 @@ class Reference:
     def _parts(self, taught: Material) -> dict[tuple[str, str], set[str]]:
         """(teacher, pupil) -> the material that the pupil is told."""
         teachers = self.room.by_role("teacher")
-        places = {s: place for group in self.room.groups() for place, s in enumerate(group)}
-        size = 1 + max(places.values())
         told: dict[tuple[str, str], set[str]] = {}
         for index, teacher in enumerate(teachers):
             for pupil in self.room.pupils_of(teacher):
                 shown = taught.exemplars
                 if self.world.lesson.material == "split":
                     shown = shown[index :: len(teachers)]
-                if self.world.lesson.material == "jigsaw" and pupil in places:
-                    shown = shown[places[pupil] :: size]
+                if self.world.lesson.material == "jigsaw" and pupil in self.dealt:
+                    shown = self.dealt[pupil]
                 told[teacher, pupil] = {e.question for e in shown} | tokens(taught.lecture or "")
         return told
 
@@ -164,7 +168,9 @@ class Reference:
             if self.room.role_of(speaker) == "teacher":
                 heard |= self.parts[speaker, name]
             elif self.world.lesson.assistants == "relay":
-                heard |= self.at_start[speaker]
+                dealt = self.dealt.get(name) if self.world.lesson.material == "jigsaw" else None
+                mine = self.all_material if dealt is None else {e.question for e in dealt}
+                heard |= {word for word in self.at_start[speaker] if not EXEMPLAR.fullmatch(word) or word in mine}
             else:
                 heard |= {f"<pass_on.{speaker}.0.>"} | (self.at_start[speaker] if self.world.parrot else set())
         return heard

@@ -85,6 +85,12 @@ def rank(module: str) -> int:
     raise AssertionError(f"{module} has no layer: add it to LAYERS")
 
 
+def test_the_decision_record_draws_these_layers() -> None:
+    record = (ROOT.parent / "docs" / "decisions" / "0007-layers.md").read_text(encoding="utf-8")
+    drawn = [line.split(", ") for line in record.split("```")[1].strip().splitlines()]
+    assert [sorted(line) for line in drawn] == [sorted(layer) for layer in reversed(LAYERS)]
+
+
 EVERY = [module for module in modules() if module != "__init__"]
 
 

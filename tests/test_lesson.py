@@ -231,6 +231,20 @@ async def test_a_jigsaw_group_has_all_parts_and_each_student_one(tmp_path: Path)
     assert heard_exemplars(notes["bob"]) == heard_exemplars(notes["dan"]) == ["xexemplar1x", "xexemplar3x"]
 
 
+async def test_each_jigsaw_group_has_all_parts_whatever_its_size_and_whoever_passes_them_on(tmp_path: Path) -> None:
+    groups = [("ann", "bob", "eve"), ("dan", "kim")]
+    names = [name for group in groups for name in group]
+    edges = [("teacher", "aide", "teaches"), *(("aide", name, "assists") for name in names)]
+    edges += [(a, b, "discusses") for group in groups for a in group for b in group if a != b]
+    seats = [("teacher", "teacher"), ("aide", "assistant"), *((n, "student") for n in names)]
+    async with seated(tmp_path, silent, classroom=Classroom.from_edges(seats, edges)) as here:
+        notes = await notes_of(here, LessonSpec(material="jigsaw"), material(6))
+    for group in groups:
+        parts = [heard_exemplars(notes[name]) for name in group]
+        assert sorted(e for part in parts for e in part) == [f"xexemplar{n}x" for n in range(6)]
+        assert {len(part) for part in parts} == {6 // len(group)}
+
+
 async def test_reciting_completes_a_jigsaw_without_a_model(tmp_path: Path) -> None:
     async with seated(tmp_path, silent, classroom=complete("ann", "bob")) as here:
         lesson = LessonSpec(discussion=DiscussionSpec(turns=2, mode="recite", recite=3), material="jigsaw")

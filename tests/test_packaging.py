@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tomllib
 import venv
@@ -22,10 +23,19 @@ import lbt_sim
 ROOT = Path(__file__).parents[1]
 
 
+_OWN = ("PYTHON", "VIRTUAL_ENV", "LBT_SIM", "UV_PYTHON", "UV_PROJECT")
+"""What would lead a command back to the checkout or its environment."""
+
+
+def attempt(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command in `cwd`, without the checkout on its path."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(_OWN)}
+    return subprocess.run([str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True)
+
+
 def call(*command: str | Path, cwd: Path) -> str:
-    """Runs a command in `cwd`, without the checkout on its path; its standard output."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "LBT_SIM", "UV_"))}
-    done = subprocess.run([str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True)
+    """As `attempt`, which has to succeed; its standard output."""
+    done = attempt(*command, cwd=cwd)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -45,23 +55,68 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `lbt-sim` command of a new virtual environment that has the wheel.
-
-    What lbt-sim depends on is lent by the environment of the tests, so that nothing is downloaded; the checkout is not,
-    since a line of a .pth file does not read the .pth files of the folder that it names.
-    """
-    uv = os.environ.get("UV") or shutil.which("uv")
-    if uv is None:
+def uv() -> str:
+    found = os.environ.get("UV") or shutil.which("uv")
+    if found is None:
         pytest.skip("needs uv to install the wheel")
-    folder = tmp_path_factory.mktemp("clean") / "env"
-    venv.create(folder, with_pip=False)
-    python = folder / "bin" / "python"
-    call(uv, "pip", "install", "--offline", "--no-deps", "--python", python, wheel, cwd=folder)
-    site = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
-    lent = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
-    (Path(site) / "lent.pth").write_text("\n".join(lent) + "\n", encoding="utf-8")
-    return folder / "bin" / "lbt-sim"
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(uv: str, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `lbt-sim` command of a new virtual environment that has the wheel and what is locked for it, no extra."""
+    folder = tmp_path_factory.mktemp("clean")
+    python, locked = folder / "env" / "bin" / "python", folder / "locked.txt"
+    export = ("export", "--locked", "--no-emit-project", "--no-dev", "--python", sys.executable, "-q", "-o", locked)
+    call(uv, *export, cwd=ROOT)
+    venv.create(folder / "env", with_pip=False)
+    install = (uv, "pip", "install", "--python", python)
+    if attempt(*install, "--offline", "-r", locked, cwd=folder).returncode != 0:
+        done = attempt(*install, "-r", locked, cwd=folder)
+        if done.returncode != 0 and not os.environ.get("CI"):
+            pytest.skip(f"the locked packages are neither in uv's cache nor to be had: {done.stderr[-500:]}")
+        assert done.returncode == 0, done.stderr
+    # With its dependencies, and nothing to take them from: what the wheel asks for is what is locked.
+    call(*install, "--offline", "--no-index", wheel, cwd=folder)
+    call(uv, "pip", "check", "--python", python, cwd=folder)
+    return python.parent / "lbt-sim"
+
+
+OF_EXTRAS = {"datasets", "math_verify"}
+COME_WITH = {"pydantic_core": "pydantic"}
+"""Imported beside the package that pins it."""
+
+
+def imported() -> set[str]:
+    """The packages of others that are imported anywhere in ours, late imports too."""
+    names: set[str] = set()
+    for file in (ROOT / "lbt_sim").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"lbt_sim"}
+
+
+def test_whatever_is_imported_is_there_and_asked_for_by_the_wheel(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "import importlib.metadata as m, json; print(json.dumps([m.packages_distributions(), m.requires('lbt-sim')]))"
+    )
+    found, asked = json.loads(call(installed.parent / "python", "-c", code, cwd=tmp_path))
+    declared = {re.split(r"[^\w.-]", need)[0].lower() for need in asked if "extra ==" not in need}
+    missing = {name for name in imported() - OF_EXTRAS if not declared & {d.lower() for d in found.get(name, ())}}
+    assert {COME_WITH.get(name, name) for name in missing} <= declared
+    assert not OF_EXTRAS & set(found)
+
+
+def test_every_module_can_be_imported_without_the_extras(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "import importlib, pkgutil, lbt_sim; "
+        "names = [m.name for m in pkgutil.walk_packages(lbt_sim.__path__, 'lbt_sim.') if not m.name.endswith('__')]; "
+        "print(len([importlib.import_module(name) for name in names]))"
+    )
+    assert int(call(installed.parent / "python", "-c", code, cwd=tmp_path)) > 80
 
 
 def test_the_installed_package_is_the_wheels(installed: Path, tmp_path: Path) -> None:
@@ -123,3 +178,9 @@ def test_the_version_is_the_installed_one() -> None:
 def test_no_package_outside_its_own_name_is_shipped_and_no_heavy_one_is_needed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert not [need for need in project["dependencies"] if need.startswith(("torch", "transformers", "vllm"))]
+
+
+def test_the_check_installs_every_extra_so_that_no_test_is_left_out() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    check = (ROOT / "check").read_text(encoding="utf-8")
+    assert set(re.findall(r"--extra (\w+)", check)) == set(project["optional-dependencies"])

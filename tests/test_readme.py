@@ -20,6 +20,7 @@ from typer.main import get_command
 from lbt_sim.cli import app
 from lbt_sim.grading import OUTCOMES
 from lbt_sim.models.registry import ENGINES
+from lbt_sim.roles.uses import USES
 from lbt_sim.scenario.load import load_scenario
 from lbt_sim.scenario.presets import PRESETS
 
@@ -101,6 +102,21 @@ def test_every_engine_preset_command_and_outcome_is_in_the_readme() -> None:
     names = {*ENGINES, *PRESETS, *OUTCOMES}
     names |= set(get_command(app).commands)  # type: ignore[attr-defined]
     assert {name for name in names if not re.search(rf"`{re.escape(name)}[ `]", README)} == set()
+
+
+def test_the_table_of_prompts_is_what_templates_may_name() -> None:
+    text = (ROOT / "agents" / "README.md").read_text(encoding="utf-8").partition("## Prompts")[2]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:3] == "| `"]
+    assert {use.strip("`"): set(re.findall(r"`(\w+)`", names)) for use, _, names in rows} == USES
+    who = {use.strip("`"): set(re.findall("all|teacher|assistant|student|examiner", roles)) for use, roles, _ in rows}
+    assert (who["discuss"], who["summarise"]) == ({"student", "assistant"}, {"student"})
+
+
+def test_a_run_that_stopped_prints_what_the_readme_says(tmp_path: Path) -> None:
+    said = run(["run", "simulated", "--json", "-q", "--set", "budget.calls=1"], tmp_path)
+    assert said.returncode == 3
+    assert list(json.loads(said.stdout)) == ["run", "status", "error"]
+    assert "prints `run`, `status` (`failed`, `interrupted`) and `error` alone" in README
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

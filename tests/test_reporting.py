@@ -13,6 +13,7 @@ from lbt_sim.exam import Sitting
 from lbt_sim.grading.base import Grade
 from lbt_sim.models.base import ChatRequest, Reply
 from lbt_sim.reporting import baselines, report_round, score
+from lbt_sim.selection import Scored, Selection, Standing
 from lbt_sim.tasks.base import Problem, Task
 
 
@@ -92,13 +93,45 @@ def test_open_answers_have_accuracy_only() -> None:
 async def test_a_round_examines_the_teacher_on_held_out_problems_with_its_material_in_mind(tmp_path: Path) -> None:
     answers = rightly(small_task())
     async with seated(tmp_path, lambda r: answers[r.last]) as here:
-        row = await report_round(here.room, 3, material(), (), here.ctx)
+        row = await report_round(here.room, 3, material(), here.ctx)
         assert {r.path.item for r in here.model.requests} == {problem.id for problem in here.room.task.held_out}
         assert {r.path.step for r in here.model.requests} == {"report"}
         assert all("xexemplar0x" in prompt(request) for request in here.model.requests)
         assert here.of_kind("report")[0].data == row
     assert (row["round"], row["material"], row["teacher"]["accuracy"]) == (3, material().id, 1.0)
     assert "teachers" not in row
+    assert (row["students"], row["students_material"], row["train"]) == ({}, None, None)
+
+
+async def test_every_held_out_answer_is_told_with_what_it_was_read_from(tmp_path: Path) -> None:
+    answers = rightly(small_task()) | {small_task().held_out[2].question: "hm"}
+    async with seated(tmp_path, lambda r: answers[r.last]) as here:
+        await report_round(here.room, 0, material(), here.ctx)
+        await report_round(here.room, 1, material(5), here.ctx)
+        problems, told = here.of_kind("held_out"), here.of_kind("reported")
+    assert [problem.id for problem in small_task().held_out] == problems[0].data["items"]
+    assert len(problems) == 1
+    assert [(e.data["round"], e.data["teacher"], e.data["material"]) for e in told] == [
+        (0, "teacher", material().id),
+        (1, "teacher", material(5).id),
+    ]
+    assert told[0].data["outcomes"] == "cciccccc"
+    assert told[0].data["answers"][2:4] == [None, "no"]
+    assert told[0].data["read_from"][1:4] == ["text", "", "text"]
+
+
+async def test_what_the_material_scored_on_train_stands_beside_its_report(tmp_path: Path) -> None:
+    best, other = material(), material(5)
+    standings = (
+        Standing(other, {"t1": Scored(False, None)}),
+        Standing(best, {"t1": Scored(True, None), "t2": Scored(False, None)}),
+    )
+    selection = Selection((best,), standings, "accuracy", 3, (4, 0.25))
+    answers = rightly(small_task())
+    async with seated(tmp_path, lambda r: answers[r.last]) as here:
+        row = await report_round(here.room, 1, best, here.ctx, taught=other, selection=selection)
+    assert row["train"] == {"n": 2, "score": 0.5, "rescored": {"n": 4, "score": 0.25}}
+    assert row["students_material"] == other.id
 
 
 async def test_with_two_teachers_both_are_reported_and_the_first_is_the_result(tmp_path: Path) -> None:
@@ -113,7 +146,7 @@ async def test_with_two_teachers_both_are_reported_and_the_first_is_the_result(t
     async with seated(tmp_path, reply, classroom=room, task=small_task(instruction="Say yes or no.")) as here:
         two = here.room.teachers["two"]
         two._known = {**two._known, "persona": "You are the second."}
-        row = await report_round(here.room, 0, material(), (), here.ctx)
+        row = await report_round(here.room, 0, material(), here.ctx)
     assert row["teacher"] == row["teachers"]["one"]
     assert row["teachers"]["one"]["accuracy"] == 1.0
     assert row["teachers"]["two"]["outcomes"]["invalid"] == 8

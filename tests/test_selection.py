@@ -68,8 +68,9 @@ async def chosen(
     beam: int = 1,
     pool: Sequence[Problem] = POOL,
     seed: int = 0,
+    **more: Any,
 ) -> Selection:
-    return await select(among, pool, scorer, spec, beam, 1, context(seed)[0])
+    return await select(among, pool, scorer, spec, beam, 1, context(seed)[0], **more)
 
 
 @pytest.mark.parametrize("strategy", EVERY)
@@ -157,15 +158,16 @@ async def test_nothing_that_can_be_paid_keeps_the_beam_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("strategy", EVERY)
-async def test_the_winner_is_scored_anew_on_problems_that_it_was_not_chosen_on(strategy: str) -> None:
-    among = candidates(4)
+async def test_the_winner_is_scored_anew_on_the_reserve_and_nobody_else_is(strategy: str) -> None:
+    among, reserve = candidates(4), problems("r", 12)
     scorer = Students({one.id: 0.5 + 0.1 * n for n, one in enumerate(among)})
-    result = await chosen(among, scorer, SelectSpec(strategy=strategy, budget=80, block=4, rescore=12))
+    result = await chosen(among, scorer, SelectSpec(strategy=strategy, budget=80, block=4), reserve=reserve)
     who, problems_ = scorer.asked[-1]
     before = {problem for _, batch in scorer.asked[:-1] for problem in batch}
     assert who == result.beam[0].id
-    assert len(problems_) == 12
+    assert problems_ == [problem.id for problem in reserve]
     assert not before & set(problems_)
+    assert sum(len(batch) for _, batch in scorer.asked[:-1]) == result.spent <= 80
     assert result.rescored is not None
     assert result.rescored[0] == 12
 
@@ -176,12 +178,31 @@ async def test_the_selected_score_is_too_good_and_the_rescored_one_is_not() -> N
     for seed in range(30):
         among = candidates(10)
         scorer = Students({one.id: 0.5 for one in among}, seed)
-        result = await chosen(among, scorer, SelectSpec(strategy="uniform", budget=160, rescore=60), seed=seed)
+        reserve = problems("r", 60)
+        result = await chosen(among, scorer, SelectSpec(strategy="uniform", budget=160), seed=seed, reserve=reserve)
         picked.append(next(s for s in result.standings if s.material is result.beam[0]).score("accuracy"))
         assert result.rescored is not None
         fresh.append(result.rescored[1])
     assert sum(picked) / 30 > 0.58
     assert abs(sum(fresh) / 30 - 0.5) < 0.05
+
+
+@pytest.mark.parametrize("strategy", EVERY)
+async def test_a_budget_counts_every_answer_where_several_have_a_say(strategy: str) -> None:
+    among = candidates(3)
+    scorer = Students({one.id: 0.5 for one in among})
+    result = await chosen(among, scorer, SelectSpec(strategy=strategy, budget=240, block=4), width=8)
+    scored = sum(len(batch) for _, batch in scorer.asked)
+    assert result.spent == 8 * scored
+    assert 0 < result.spent <= 240
+
+
+async def test_a_race_goes_on_among_the_beam_until_its_first_is_sure() -> None:
+    among = candidates(3)
+    scorer = Students({one.id: quality for one, quality in zip(among, (0.7, 0.75, 0.2), strict=True)})
+    result = await chosen(among, scorer, SelectSpec(strategy="race", budget=300, block=10), beam=2)
+    assert {one.id for one in result.beam} == {among[0].id, among[1].id}
+    assert result.spent > 260
 
 
 @pytest.mark.parametrize("strategy", EVERY)
@@ -286,8 +307,8 @@ async def test_what_was_decided_is_told() -> None:
     among = candidates(3)
     scorer = Students({one.id: 0.5 + 0.2 * n for n, one in enumerate(among)})
     ctx, events = context()
-    spec = SelectSpec(strategy="halving", budget=90, block=5, rescore=10)
-    result = await select(among, POOL, scorer, spec, 1, 4, ctx)
+    spec = SelectSpec(strategy="halving", budget=90, block=5)
+    result = await select(among, POOL, scorer, spec, 1, 4, ctx, reserve=problems("r", 10))
     (event,) = events
     assert (event.path, event.kind) == ("r4/selection", "selection")
     assert event.data["beam"] == [result.beam[0].id]

@@ -25,7 +25,12 @@ _BY_ROLE: dict[Role, EdgeKind] = {"teacher": "teaches", "assistant": "assists", 
 
 
 def build_classroom(
-    file: ClassroomFile, cast: Sequence[tuple[str, str]], *, seed: Seeds, read_file: Callable[[str], str]
+    file: ClassroomFile,
+    cast: Sequence[tuple[str, str]],
+    *,
+    seed: Seeds,
+    read_file: Callable[[str], str],
+    place: Callable[[str], Place] | None = None,
 ) -> Classroom:
     """The classroom in which this cast sits.
 
@@ -34,11 +39,28 @@ def build_classroom(
         cast: (name, role) of everyone but the examiner, in the order of the scenario; this is the order of the seats.
         seed: The node of the seed tree that random topologies are drawn from.
         read_file: Gives the text of a file that `file:` names, or raises.
+        place: Key of the classroom (`edges[1].topology`) -> where it stands, for messages.
 
     Raises:
         ClassroomError: The cast does not fit the seats, a rule cannot be drawn, or somebody cannot be taught.
     """
     seats = _seat(cast)
+    try:
+        return _build(file, seats, seed, read_file)
+    except ClassroomError as error:
+        if place is not None:
+            error.where = _placed(error.where, file, place)
+        raise
+
+
+def _placed(where: Place | None, file: ClassroomFile, place: Callable[[str], Place]) -> Place:
+    """Where a mistake stands: a line of a graph file, a key of the classroom, or what draws its edges as a whole."""
+    if where is not None and where.file:
+        return where
+    return place((where and where.key) or ("file" if file.file is not None else "edges"))
+
+
+def _build(file: ClassroomFile, seats: tuple[Seat, ...], seed: Seeds, read_file: Callable[[str], str]) -> Classroom:
     # A file with the whole graph says itself how many seats there are. Defaults are told by their value, not by
     # being unset: a resolved scenario writes them out.
     if file.file is None or file.seats != ClassroomFile.model_fields["seats"].default:

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from lbt_sim.errors import Interrupted, LbtError, ModelUnavailable
+from lbt_sim.errors import InputError, Interrupted, LbtError, RunLocked, RunSpoiled
 from lbt_sim.events import EventSink
 from lbt_sim.folders import discard_unstarted
 from lbt_sim.models.recorded import Caller, Meter
@@ -44,7 +44,7 @@ def drive(folder: RunFolder, *, as_json: bool, quiet: bool, replay: bool = False
             result = asyncio.run(_executed(run, screen))
         except LbtError as error:
             displays.close()
-            if new and isinstance(error, ModelUnavailable):
+            if new and isinstance(error, InputError) and not isinstance(error, RunLocked):
                 discard_unstarted(folder.path)
             _print_stopped(folder, error, as_json=as_json)
             raise
@@ -134,7 +134,7 @@ def _print_stopped(folder: RunFolder, error: LbtError, *, as_json: bool) -> None
         typer.echo(json.dumps(stopped, ensure_ascii=False))
     if isinstance(error, Interrupted):
         error.remedy = f"Continue with: {command_line('resume', str(folder.path))}"
-    elif error.status == 3:
+    elif error.status == 3 and not isinstance(error, RunSpoiled):
         error.remedy += f"\n  Continue with: {command_line('resume', str(folder.path))}"
 
 

@@ -15,13 +15,12 @@ from lbt_sim.concurrency import together
 from lbt_sim.exam import Exam, Sitting, examine, set_exam
 from lbt_sim.feedback import Feedback, give_feedback
 from lbt_sim.lesson import teach
-from lbt_sim.methods.scoring import scorer, scoring_pool
+from lbt_sim.methods.scoring import select_beam, set_aside
 from lbt_sim.reporting import report_round
-from lbt_sim.revision import distinct, first_beam, revise
+from lbt_sim.revision import Candidate, distinct, first_beam, revise
 from lbt_sim.roles.room import Context, Room
-from lbt_sim.roles.values import Material
+from lbt_sim.roles.values import Material, Utterance
 from lbt_sim.scenario.schema import LessonSpec, M3Spec
-from lbt_sim.selection import select
 
 __all__ = ["Start", "m3"]
 
@@ -46,28 +45,40 @@ async def m3(
         ctx: Seeds, events, models.
         start: Where to go on; None: from the beginning.
     """
+    room, reserve = set_aside(room, spec.select, spec.exam.ids, ctx)
     if start is None:
         start = Start(0, await first_beam(room, spec, ctx))
-        yield await report_round(room, 0, start.beam[0], (), ctx)
+        yield await report_round(room, 0, start.beam[0], ctx)
 
     beam = start.beam
     for round_ in range(start.round + 1, spec.rounds + 1):
         exam = await set_exam(room, spec.exam, round_, ctx, beam)
-        lessons = await together(teach_and_examine(room, lesson, exam, material, ctx) for material in beam)
-        made = await together(revise(room, feedback, spec, round_, ctx) for _, feedback in lessons)
+        made = await together(teach_and_revise(room, lesson, spec, exam, material, ctx) for material in beam)
         # The beam stays among the candidates: where nothing new is better, nothing changes.
-        candidates = distinct(beam, [candidate for revision in made for candidate in revision], round_, ctx)
-        pool = scoring_pool(room.task, candidates)
-        score = scorer(room, lesson, spec.select, round_, ctx)
-        beam = (await select(candidates, pool, score, spec.select, spec.beam, round_, ctx)).beam
-        students_of_the_best, _ = lessons[0]
-        yield await report_round(room, round_, beam[0], students_of_the_best, ctx)
+        candidates = distinct(beam, [candidate for _, revised in made for candidate in revised], round_, ctx)
+        selection = await select_beam(room, lesson, spec, candidates, reserve, round_, ctx)
+        students = made[0][0]  # those who were taught with the best of the beam
+        yield await report_round(
+            room, round_, selection.beam[0], ctx, students=students, taught=beam[0], selection=selection
+        )
+        beam = selection.beam
+
+
+async def teach_and_revise(
+    room: Room, lesson: LessonSpec, spec: M3Spec, exam: Exam, material: Material, ctx: Context
+) -> tuple[Sequence[Sitting], list[Candidate]]:
+    """One material's lesson and exam, and what the teacher makes of it."""
+    sittings, feedback = await teach_and_examine(room, lesson, exam, material, ctx)
+    return sittings, await revise(room, feedback, spec, exam.round, ctx)
 
 
 async def teach_and_examine(
     room: Room, lesson: LessonSpec, exam: Exam, material: Material, ctx: Context
 ) -> tuple[Sequence[Sitting], Feedback]:
     """One material's lesson, exam and feedback."""
-    notes = teach(room, material, lesson, exam.round, ctx)  # as each student's get ready: the exam waits for nobody
+    asked: dict[tuple[str, int], Utterance] = {}
+    # Notes come as each student's get ready: the exam waits for nobody.
+    notes = teach(room, material, lesson, exam.round, ctx, asked=asked)
     sittings = await examine(room, exam, material, notes, ctx)
-    return sittings, give_feedback(room, exam, material, sittings, ctx)
+    questions = [asked[key] for name in room.students for key in sorted(asked) if key[0] == name]
+    return sittings, give_feedback(room, exam, material, sittings, ctx, questions)

@@ -7,22 +7,70 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lbt_sim.concurrency import together
-from lbt_sim.exam import Sitting, sit
+from lbt_sim.events import Event
+from lbt_sim.exam import Sitting, not_shown, sit
 from lbt_sim.lesson import teach
 from lbt_sim.models.base import CallPath
 from lbt_sim.roles.room import Context, Room
 from lbt_sim.roles.values import Material, Notes
-from lbt_sim.scenario.schema import LessonSpec, SelectSpec
-from lbt_sim.selection import Scored, Scorer
+from lbt_sim.scenario.schema import LessonSpec, M3Spec, SelectSpec
+from lbt_sim.selection import Scored, Scorer, Selection, select
 from lbt_sim.tasks.base import Problem, Task
 
-__all__ = ["scorer", "scoring_pool"]
+__all__ = ["respondents", "scorer", "scoring_pool", "select_beam", "set_aside"]
 
 
-def scoring_pool(task: Task, candidates: Sequence[Material]) -> list[Problem]:
-    """Train problems that are in no candidate's exemplars: a material is not scored on what it shows."""
-    shown = {exemplar.question for material in candidates for exemplar in material.exemplars}
-    return [problem for problem in task.train if problem.question not in shown]
+async def select_beam(
+    room: Room,
+    lesson: LessonSpec,
+    spec: M3Spec,
+    candidates: Sequence[Material],
+    reserve: Sequence[Problem],
+    round_: int,
+    ctx: Context,
+) -> Selection:
+    """The best of the candidates, scored on problems that none of them shows; `reserve` scores the winner anew."""
+    return await select(
+        candidates,
+        scoring_pool(room, candidates),
+        scorer(room, lesson, spec.select, round_, ctx),
+        spec.select,
+        spec.beam,
+        round_,
+        ctx,
+        width=respondents(room, spec.select),
+        reserve=not_shown(reserve, candidates),
+    )
+
+
+def set_aside(room: Room, spec: SelectSpec, spared: Sequence[str], ctx: Context) -> tuple[Room, list[Problem]]:
+    """The room without some train problems, and those: nothing is taught, examined or selected with them.
+
+    Args:
+        room: The room.
+        spec: `rescore` says how many; it is at most a fifth of train.
+        spared: Ids of problems that stay in the room.
+        ctx: Seeds and events.
+    """
+    free = [problem for problem in room.teachable if problem.id not in spared]
+    count = min(spec.rescore, len(room.task.train) // 5, len(free))
+    if count < spec.rescore:
+        text = f"the winners are scored anew on {count} problems in place of {spec.rescore}: train has no more to spare"
+        ctx.emit(Event("r0/reserve", "notice", {"text": text}))
+    reserve = ctx.seeds.at("reserve").rng().sample(free, count)
+    kept = {problem.id for problem in reserve}
+    train = tuple(problem for problem in room.task.train if problem.id not in kept)
+    return replace(room, task=replace(room.task, train=train)), reserve
+
+
+def respondents(room: Room, spec: SelectSpec) -> int:
+    """How many answers it takes to score a material on one problem."""
+    return len(room.teachers if spec.by == "teacher" else room.students)
+
+
+def scoring_pool(room: Room, candidates: Sequence[Material]) -> list[Problem]:
+    """Train problems that no candidate shows, nor are nearly held-out ones: what a material is scored on."""
+    return not_shown(room.teachable, candidates)
 
 
 def scorer(room: Room, lesson: LessonSpec, spec: SelectSpec, round_: int, ctx: Context) -> Scorer:
@@ -60,9 +108,8 @@ def _scored(sittings: Sequence[Sitting], index: int, task: Task) -> Scored | Non
         return None
     is_positive = problem.answer == task.positive
     sure = [s.certainty[index] for s in sittings if s.grades[index].outcome != "failed"]
-    probability = sum(
-        float(g.outcome == "correct") if p is None else p for g, p in zip(grades, sure, strict=True)
-    ) / len(grades)
+    known = [p for p in sure if p is not None]
+    probability = sum(known) / len(known) if known else None
     correct = 2 * sum(g.outcome == "correct" for g in grades) > len(grades)
     said = [g.answer == task.positive if g.answer is not None else not is_positive for g in grades]
     votes = 2 * sum(said) - len(said)

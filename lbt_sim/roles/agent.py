@@ -142,11 +142,14 @@ class ClassroomAgent(BaseChatAgent):
         return json.dumps(traits, sort_keys=True)
 
     def sampling(self, use: str) -> Sampling:
-        """How replies for `use` are drawn: the scenario's word, the agent's, or the built-in one."""
+        """How replies for `use` are drawn: each value by the scenario, else by the agent, else built in."""
         known = self._samplings.get(use)
         if known is None:
             open_answer = use == "answer" and not self.task.labels
-            spec = self.seat.sampling.get(use, _BUILT_IN_SAMPLING.get("answer_open" if open_answer else use, WRITING))
+            spec = _BUILT_IN_SAMPLING.get("answer_open" if open_answer else use, WRITING)
+            given = self.seat.sampling.get(use)
+            if given is not None:
+                spec = spec.model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
             known = self._samplings[use] = Sampling(spec.temperature, spec.top_p, spec.top_k, spec.max_tokens)
         return known
 
@@ -214,9 +217,10 @@ class ClassroomAgent(BaseChatAgent):
         asking = asyncio.ensure_future(self._caller.ask(self.seat.model, request))
         cancellation_token.link_future(asking)
         reply = await asking
-        self._notes = self._notes.plus([*heard, Utterance(self.name, (), "discusses", reply.text)])
         if reply.finish == "failed":
+            # Nothing was heard: a team gives the same messages again when it goes on.
             raise RuntimeError(f"{self.name} could not answer: {reply.error}")
+        self._notes = self._notes.plus([*heard, Utterance(self.name, (), "discusses", reply.text)])
         return Response(chat_message=TextMessage(content=reply.text, source=self.name))
 
     async def on_reset(self, cancellation_token: CancellationToken) -> None:

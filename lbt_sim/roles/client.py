@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, Literal
 
 from autogen_core import CancellationToken
@@ -46,7 +49,7 @@ class LedgerChatClient(ChatCompletionClient):
     Args:
         caller: The way to the models.
         model: A name under the scenario's `models`.
-        agent: Who speaks through this client; with `step` and the number of the call, the call's path.
+        agent: Who speaks through this client; with `step` and a hash of what is asked, the call's path.
         seeds: The run's seeds.
         sampling: How replies are drawn.
         step: The step of the calls' paths.
@@ -68,7 +71,7 @@ class LedgerChatClient(ChatCompletionClient):
         self._path = CallPath(0, step, agent)
         self._seeds = seeds
         self._sampling = sampling
-        self._asked = 0
+        self._asked: Counter[str] = Counter()
         self._last = RequestUsage(0, 0)
         self._total = RequestUsage(0, 0)
 
@@ -108,8 +111,11 @@ class LedgerChatClient(ChatCompletionClient):
         # A prompt ends with a user turn: AutoGen's may end with an assistant's where an agent speaks twice.
         last = turns[-1].content if turns and turns[-1].role == "user" else "Go on."
         head = turns[:-1] if turns and turns[-1].role == "user" else turns
-        path = self._path._replace(sample=self._asked)
-        self._asked += 1
+        # Named by what is asked, not by when: a team that is restored in another process finds its calls again.
+        words = json.dumps([(turn.role, turn.content) for turn in turns])
+        item = blake2b(words.encode(), digest_size=8).hexdigest()
+        path = self._path._replace(item=item, sample=self._asked[item])
+        self._asked[item] += 1
         seed = self._seeds.at(*path).number()
         return ChatRequest(path, Head(tuple(head)), last, self._sampling, seed, purpose="chat")
 

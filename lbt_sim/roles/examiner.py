@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -92,7 +93,7 @@ def _verdict(verdict: Reply, answer: Reply) -> Grade:
     """Only the judge's own constrained reply counts; anything else is `invalid`, never a pass."""
     if verdict.finish == "failed":
         return Grade("failed", read_from="judge")
-    word = verdict.text.strip().casefold()
+    word = next(iter(re.findall("[a-z]+", verdict.text.casefold())), "")
     if verdict.choice_logprobs is not None:
         known = [
             (value, name)

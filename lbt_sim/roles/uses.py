@@ -29,7 +29,7 @@ USES: Mapping[str, frozenset[str]] = {
     "choose": _MATERIAL | {"failures", "menu"},
     "set_exam": frozenset({"count", "examples"}),
     "judge": frozenset({"question", "reference", "rubric", "reply", "fence"}),
-    "report": frozenset({"problems", "students", "failures", "confusions", "families"}),
+    "report": frozenset({"problems", "students", "failures", "confusions", "families", "questions"}),
 }
 """Use of a template → the names that it may use beside `COMMON`."""
 

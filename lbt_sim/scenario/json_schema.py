@@ -47,6 +47,8 @@ def schema(kind: str) -> dict[str, Any]:
     definitions: dict[str, Any] = made.get("$defs", {})
     if "ModelSpec" in definitions:
         definitions["ModelSpec"] = _models(definitions)
+    if "TaskSpec" in definitions:
+        _complete_graders(definitions["TaskSpec"])
     _accept_short_forms(definitions)
     _tidy(made)
     return {"$schema": _DIALECT, **made, "title": f"lbt-sim {kind}"}
@@ -72,6 +74,14 @@ def _models(definitions: dict[str, Any]) -> dict[str, Any]:
         "properties": {"engine": engine},
         "oneOf": alternatives,
     }
+
+
+def _complete_graders(task: dict[str, Any]) -> None:
+    """Names the graders that are there, for completion; one of a package that is elsewhere is valid all the same."""
+    from lbt_sim.grading.load import grader_names
+
+    grader = task["properties"]["grader"]
+    grader["anyOf"] = [{"enum": list(grader_names())}, *grader["anyOf"]]
 
 
 def _engines() -> Iterator[tuple[str, type[BaseModel]]]:

@@ -13,7 +13,7 @@ from lbt_sim.scenario.schema import ClassroomFile, ScenarioFile
 from lbt_sim.scenario.validation import validate_model
 from lbt_sim.scenario.yaml import Document, KeyPath, parse_path, read_yaml
 
-__all__ = ["LoadedScenario", "Room", "read_classroom", "resolve_classroom"]
+__all__ = ["LoadedScenario", "Room", "classroom_of", "read_classroom", "resolve_classroom"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,15 @@ def read_classroom(library: Library, source: Source) -> Room:
     Raises:
         ScenarioError: The file has mistakes.
     """
-    document = read_yaml(source.text, source.file)
+    return classroom_of(library, source, read_yaml(source.text, source.file))
+
+
+def classroom_of(library: Library, source: Source, document: Document) -> Room:
+    """A classroom from its own file, which was read already.
+
+    Raises:
+        ScenarioError: The file has mistakes.
+    """
     return _room(library, validate_model(document, ClassroomFile), document, (), source.path)
 
 

@@ -53,7 +53,7 @@ class Spec(BaseModel):
 
 
 class SamplingSpec(Spec):
-    """How replies are drawn."""
+    """How replies are drawn. What is not given stays as it is for that use (see agents/README.md)."""
 
     temperature: float = Field(default=0.0, ge=0.0, le=10.0)
     """0 is greedy."""
@@ -66,11 +66,11 @@ class SamplingSpec(Spec):
 
 
 class NotesSpec(Spec):
-    """What a student keeps of what it heard."""
+    """What students and assistants keep in mind of what they heard."""
 
     keep: Literal["all", "last", "summary"] = "all"
-    """`all`; `last`: the last `last` utterances, exemplars included; `summary`: its own summary of what was said,
-    exemplars kept."""
+    """`all`; `last`: the last `last` utterances, exemplars included; `summary` (students only): its own summary of
+    what was said, exemplars kept. Assistants pass on all that they heard, whatever they keep in mind."""
     last: PositiveInt = 8
     """How many utterances `keep: last` keeps."""
 
@@ -167,7 +167,8 @@ class EdgeSpec(Spec):
     among: str | None = None
     """A role: the seats are wired with each other as `topology` says."""
     kind: Literal["teaches", "discusses", "assists"]
-    """`teaches`: from a teacher; `assists`: an assistant passes on what it heard; `discusses`: both ways."""
+    """`teaches`: from a teacher (from an assistant it means `assists`); `assists`: an assistant passes on what it
+    heard; `discusses`: both ways."""
     split: Literal["all", "even"] = "all"
     """`even`: the `to` seats are dealt out evenly over the `from` seats; `all`: everyone to everyone."""
     topology: TopologySpec = TopologySpec(name="complete")
@@ -248,8 +249,9 @@ class TaskSpec(Spec):
     """The label set: a list, or a mapping of the data's values to the words that are answered."""
     positive: str | None = None
     """The label that F1 is computed for; without it the first label."""
-    grader: Literal["labels", "exact", "number", "math", "rubric"] | None = None
-    """How answers are graded; without it `labels` where there are labels, else `exact`."""
+    grader: str | None = None
+    """How answers are graded: `labels`, `exact`, `number`, `math`, `rubric`, or a grader that an installed package
+    adds; without it `labels` where there are labels, else `exact`."""
     rubric: str | None = None
     """With `rubric`: what a right answer contains, for the examiner's model."""
     train: PositiveInt | None = None
@@ -291,7 +293,7 @@ class CastSpec(Spec):
     assistants: list[SeatSpec] = []
     """Assistants: they pass on what they hear."""
     students: list[SeatSpec] | Literal["teacher"] = [SeatSpec()]
-    """The students; `teacher`: the teacher's model is its own student."""
+    """The students; `teacher`: the teacher is its own student (its model, its persona, the way it answers)."""
     examiner: SeatSpec = SeatSpec()
     """Sets and grades the exam. Its model is only used where the exam or the rubric needs one."""
 
@@ -315,8 +317,8 @@ class LessonSpec(Spec):
     discussion: DiscussionSpec = DiscussionSpec()
     """The talk among students that are joined by `discusses` edges; a number is short for `turns`."""
     material: Literal["shared", "split", "jigsaw"] = "shared"
-    """`shared`: everyone is taught all of it; `split`: each teacher teaches its part; `jigsaw`: each student of a
-    group hears one part."""
+    """`shared`: everyone is taught all of it; `split`: each of several teachers teaches its part; `jigsaw`: each
+    student of a group hears one part, and the group all parts. A lecture is always shared."""
     assistants: Literal["relay", "reword"] = "relay"
     """How assistants pass on material: word for word, or in their own words."""
 
@@ -398,11 +400,12 @@ class SelectSpec(Spec):
     strategy: Literal["race", "halving", "uniform", "successive_rejects", "ucb"] = "race"
     """`race`: successive halving in blocks with a paired race; `uniform`: everyone the same problems."""
     budget: PositiveInt = 240
-    """Answers to spend on all candidates of a round together."""
+    """Answers to spend on all candidates of a round together, of everyone whose score decides."""
     block: PositiveInt = 8
     """The least number of common problems before anyone is dropped."""
-    rescore: int = Field(default=0, ge=0)
-    """Problems on which the winner is scored anew: problems that it was not selected on. 0: not done."""
+    rescore: int = Field(default=24, ge=0)
+    """Train problems that are set aside: nothing is taught, examined or selected with them, and the winner of each
+    round is scored anew on them, on top of `budget`. At most a fifth of train; 0: not done."""
 
 
 class M3Spec(Spec):
@@ -416,7 +419,8 @@ class M3Spec(Spec):
     material: Literal["exemplars", "lecture"] = "exemplars"
     """What the teacher teaches with."""
     start: Literal["sampled", "written"] = "sampled"
-    """The initial material: sampled from train, or written by the teacher from the task alone."""
+    """The initial exemplars: sampled from train, or written by the teacher from the task alone. A first lecture is
+    always written."""
     exemplars: int = Field(default=8, ge=1, le=1000)
     """Exemplars in a set."""
     beam: PositiveInt = 2

@@ -5,13 +5,13 @@ from __future__ import annotations
 import keyword
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
 from lbt_sim.errors import InputError, ScenarioError, TemplateError, nearest
-from lbt_sim.library import Library
+from lbt_sim.library import Kind, Library
 from lbt_sim.prompts import Template
 from lbt_sim.scenario.loaded import LoadedScenario
 from lbt_sim.scenario.schema import AgentFile, PersonaFile, SamplingSpec, SeatSpec, TraitsSpec
@@ -87,12 +87,22 @@ def resolve_agents(loaded: LoadedScenario) -> tuple[Seat, ...]:
     if mistakes:
         # What is wrong with an agent's file is wrong for everyone who is that agent; it is told once.
         raise as_one(list({str(mistake): mistake for mistake in mistakes}.values()))
+    if loaded.file.cast.students == "teacher":
+        seats = [_like(seat, seats[0]) if seat.role == "student" else seat for seat in seats]
     return tuple(seats)
+
+
+def _like(student: Seat, teacher: Seat) -> Seat:
+    """The student that a teacher is to itself: what sets it apart is only what it has heard."""
+    sampling = {use: spec for use, spec in student.sampling.items() if use != "answer"}
+    if "answer" in teacher.sampling:
+        sampling["answer"] = teacher.sampling["answer"]
+    return replace(student, persona=teacher.persona, traits=teacher.traits, sampling=sampling)
 
 
 def missing_names(document: Document, library: Library) -> list[InputError]:
     """Agents, personas and a classroom that a scenario names and that are not there, whatever else is wrong with it."""
-    named: list[tuple[str, KeyPath]] = [("classrooms", ("classroom",))]
+    named: list[tuple[Kind, KeyPath]] = [("classrooms", ("classroom",))]
     cast = document.at(("cast",))
     for role, seats in cast.items() if isinstance(cast, dict) else ():
         several = isinstance(seats, list)

@@ -232,7 +232,7 @@ def _too_many(wanted: int, there: int, split: str, at: Callable[[str], Place], w
 
 def _grader(spec: TaskSpec, labels: tuple[str, ...], at: Callable[[str], Place]) -> str:
     grader = spec.grader or ("labels" if labels else "exact")
-    if bool(labels) != (grader == "labels"):
+    if (grader in ("exact", "math", "number", "rubric")) if labels else grader == "labels":
         what = f"The grader `{grader}` has no labels." if labels else "The grader `labels` needs a label set."
         remedy = "Write `labels: [Yes, No]` and no other grader, or a grader without labels."
         raise TaskError(what, where=at("task.grader"), remedy=remedy)

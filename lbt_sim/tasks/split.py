@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from rapidfuzz import fuzz, process
@@ -15,7 +16,7 @@ from rapidfuzz import fuzz, process
 from lbt_sim.errors import Place, TaskError
 from lbt_sim.tasks.base import Problem, Task
 
-__all__ = ["HeldOutGuard", "Placed", "keep_apart", "normalise", "same_problem", "within_split"]
+__all__ = ["HeldOutGuard", "Placed", "bare", "keep_apart", "normalise", "same_problem", "within_split"]
 
 SHOWN = 10
 """How many rows a message lists before it counts the rest."""
@@ -172,8 +173,13 @@ class HeldOutGuard:
         return None
 
 
-def _words(text: str) -> str:
+@lru_cache(maxsize=50_000)
+def bare(text: str) -> str:
     """Letters and digits of `text`, case-folded: a comma less does not make another problem."""
+    return _words(text) or text
+
+
+def _words(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold()))
 
 

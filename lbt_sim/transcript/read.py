@@ -100,6 +100,15 @@ class RunRecord:
         return {int(event.data["round"]): event.data for event in self._ledger.events("exam")}
 
     @cached_property
+    def held_out(self) -> Data:
+        """The problems of the reports: `items`, `questions`, `answers`; empty before the first report."""
+        return next((event.data for event in self._ledger.events("held_out")), {})
+
+    def reported(self, round_: int) -> list[Data]:
+        """Each teacher's held-out answers of a round, in the order of `held_out`."""
+        return [event.data for event in self._of(round_, "reported")]
+
+    @cached_property
     def rounds(self) -> list[int]:
         """The rounds of which anything was recorded."""
         return sorted({*self.reports, *self.exams, *self.selections} | ({0} if self.materials else set()))
@@ -220,6 +229,7 @@ class RunRecord:
     def check_item(self, item: str) -> None:
         """Raises `InputError` for an item that nobody was asked."""
         asked = {name: None for exam in self.exams.values() for name in exam["items"]}
+        asked |= dict.fromkeys(self.held_out.get("items", []))
         if item not in asked and not self.count(CallFilter(item=item)):
             self._refuse("--item", item, f"item '{item}' was not asked in this run", list(asked))
 

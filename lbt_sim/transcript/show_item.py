@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -28,11 +28,15 @@ def show_item(page: Page, item: str) -> None:
     exams = [
         (number, record.exams[number]) for number in rounds if item in record.exams.get(number, {}).get("items", [])
     ]
-    page.heading(f"item {item}", f"asked in {plural(len(exams), 'exam')}" if exams else "")
-    if exams:
-        at = exams[0][1]["items"].index(item)
-        page.fact("question", page.prose(exams[0][1]["questions"][at]))
-        page.fact("answer", page.look.text(str(exams[0][1]["answers"][at]), "bold"))
+    held_out = item in record.held_out.get("items", [])
+    page.heading(f"item {item}", f"asked in {plural(len(exams), 'exam')}" if exams else "held out" if held_out else "")
+    if exams or held_out:
+        asked = exams[0][1] if exams else record.held_out
+        at = asked["items"].index(item)
+        page.fact("question", page.prose(asked["questions"][at]))
+        page.fact("answer", page.look.text(str(asked["answers"][at]), "bold"))
+    if held_out:
+        _reported(page, item, rounds)
     for number, _ in exams:
         for material, sat in record.grades(number).items():
             if options.material in (None, material):
@@ -47,7 +51,7 @@ def _answers(page: Page, round_: int, item: str, material: str, sat: list[Data])
     for exam in sat:
         if item in exam["items"]:
             at = exam["items"].index(item)
-            rows.append((exam["student"], exam["outcomes"][at], exam["answers"][at], exam.get("read_from") or {}))
+            rows.append((exam["student"], exam["outcomes"][at], exam["answers"][at], exam["read_from"][at]))
     if not rows:
         return
     page.gap()
@@ -57,12 +61,12 @@ def _answers(page: Page, round_: int, item: str, material: str, sat: list[Data])
     table = Table(box=box.SIMPLE_HEAD if page.look.unicode else box.ASCII, header_style="lbt.label", pad_edge=False)
     for head in ("student", "", "answer", "read from"):
         table.add_column(Text(head), overflow="fold")
-    for student, outcome, answer, sources in shown:
+    for student, outcome, answer, source in shown:
         table.add_row(
             page.look.line(student, 24, page.role_style(student)),
             page.look.mark(outcome).append(f" {OUTCOMES.get(outcome, outcome)}"),
             _answer(page, answer, calls.get(student)),
-            Text(_source(sources, answer, calls.get(student)), "lbt.label"),
+            Text(source, "lbt.label"),
         )
     page.out(table)
     page.more(left, "students")
@@ -72,7 +76,29 @@ def _calls(page: Page, which: CallFilter, limit: int) -> dict[str, StoredCall]:
     return {call.agent: call for call in page.record.calls(which, limit=max(limit, 1) * 2)}
 
 
-def _tally(page: Page, rows: list[tuple[str, str, str | None, Data]]) -> Text:
+def _reported(page: Page, item: str, rounds: Sequence[int]) -> None:
+    """What the teachers answered to a held-out problem, round by round."""
+    at = page.record.held_out["items"].index(item)
+    table = Table(box=box.SIMPLE_HEAD if page.look.unicode else box.ASCII, header_style="lbt.label", pad_edge=False)
+    for head in ("round", "teacher", "material", "", "answer", "read from"):
+        table.add_column(Text(head), overflow="fold")
+    for number in rounds:
+        calls = _calls(page, CallFilter(round=number, item=item, step="report"), len(page.record.reported(number)))
+        for told in page.record.reported(number):
+            outcome = told["outcomes"][at]
+            table.add_row(
+                Text(str(number)),
+                page.look.line(told["teacher"], 24, "lbt.teacher"),
+                page.look.line(told["material"], 24),
+                page.look.mark(outcome).append(f" {OUTCOMES.get(outcome, outcome)}"),
+                _answer(page, told["answers"][at], calls.get(told["teacher"])),
+                Text(told["read_from"][at], "lbt.label"),
+            )
+    page.gap()
+    page.out(table)
+
+
+def _tally(page: Page, rows: list[tuple[str, str, str | None, str]]) -> Text:
     """How often each answer was given, the commonest first."""
     given = Counter(answer if answer is not None else OUTCOMES.get(outcome, outcome) for _, outcome, answer, _ in rows)
     words = ", ".join(
@@ -91,25 +117,13 @@ def _answer(page: Page, answer: str | None, call: StoredCall | None) -> Text:
     return page.look.said(call.text, 60, "lbt.label")
 
 
-def _source(sources: Data, answer: str | None, call: StoredCall | None) -> str:
-    """What the answer was read from: as the exam says where it is all one, else as the call shows."""
-    if answer is None:
-        return ""
-    known = [source for source, number in sources.items() if source and number]
-    if len(known) == 1:
-        return str(known[0])
-    if call is None:
-        return ""
-    return "logprobs" if call.logprobs else "text"
-
-
 def _elsewhere(page: Page, item: str) -> None:
-    """Calls about this item outside the exams: selection, report, judgement."""
+    """Calls about this item outside exams and reports: selection, judgement."""
     options = page.options
     which = CallFilter(round=options.round, item=item, agent=options.agent, material=options.material)
     tally: Counter[tuple[int, str, str, str]] = Counter()
     for call in page.record.calls(which, limit=2000):
-        if not call.step.startswith("exam/"):
+        if not call.step.startswith("exam/") and call.step != "report":
             tally[call.round, call.step, call.agent, call.text[:60]] += 1
     if not tally:
         return

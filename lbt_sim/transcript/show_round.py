@@ -48,9 +48,29 @@ def show_round(page: Page, round_: int) -> None:
     _reflections(page, round_)
     _candidates(page, round_)
     _beam(page, round_)
+    _held_out(page, round_)
     number = page.record.count(CallFilter(round=round_))
     page.gap()
     page.hint(f"{plural(number, 'call')}: {page.command('--round', str(round_), '--calls')}")
+
+
+def _held_out(page: Page, round_: int) -> None:
+    """Which held-out problems the teacher gained and lost since the round before."""
+    record = page.record
+    now, before = record.reported(round_)[:1], record.reported(round_ - 1)[:1]
+    if not now or not before:
+        return
+    pairs = zip(record.held_out["items"], before[0]["outcomes"], now[0]["outcomes"], strict=True)
+    changed = [(item, was == "c") for item, was, is_ in pairs if (was == "c") != (is_ == "c")]
+    _section(page, "held-out", f"against round {round_ - 1}: {plural(len(changed), 'answer')} changed")
+    for title, lost in (("now right", False), ("no longer", True)):
+        items = [item for item, was_right in changed if was_right is lost]
+        if items:
+            shown, left = page.some(items)
+            more = f" and {left:,} more" if left else ""
+            page.out(page.columns([(Text(title, "lbt.label"), page.look.text(", ".join(shown) + more))]), indent=2)
+    if changed:
+        page.hint(f"  one of them: {page.command('--item', changed[0][0])}")
 
 
 def _section(page: Page, title: str, detail: str = "") -> None:

@@ -61,6 +61,8 @@ def summary(
             )
     else:
         parts.append(Text("No round has been reported yet.", "lbt.label"))
+    if again := next(filter(None, map(_rescored, rounds)), None):
+        parts.append(_fact("train", Text(f"the material on {again['n']} train problems that nothing is selected on")))
     if baselines := _baselines(result.get("baselines") or {}, look):
         parts.append(_fact("trivial", Text(baselines)))
     parts.append(_fact("cost", Text(_cost(result, look))))
@@ -80,14 +82,17 @@ class _Rounds:
         names = tuple({name: None for entry in self.rounds for name in entry.get("students") or {}})
         separate = [False] if len(names) <= _STUDENT_COLUMNS else []
         table = Table()
-        for material, together, kept in product([True, False], [*separate, True], [True, False]):
-            table = self._table(_Students(names, together, self.look), kept=kept, material=material)
+        some = [True, False]
+        train = [True, False] if any(_rescored(entry) for entry in self.rounds) else [False]
+        for material, together, scored, kept in product(some, [*separate, True], train, some):
+            students = _Students(names, together, self.look)
+            table = self._table(students, kept=kept, material=material, train=scored)
             if Measurement.get(console, endless, table).maximum <= options.max_width:
                 break
         yield table
 
-    def _table(self, students: _Students, *, kept: bool, material: bool) -> Table:
-        """With columns for the candidates kept and the material, or without."""
+    def _table(self, students: _Students, *, kept: bool, material: bool, train: bool) -> Table:
+        """With columns for the candidates kept, the material and its score on train, or without."""
         look = self.look
         table = Table(
             box=box.SIMPLE_HEAD if look.unicode else box.ASCII,
@@ -96,6 +101,7 @@ class _Rounds:
             header_style="lbt.label",
         )
         heads = [Text(head) for head in ("round", "accuracy", "95 %", "F1", *self._others())] + students.heads()
+        heads += [Text("train")] if train else []
         kept = kept and bool(self.candidates)
         heads += [Text("kept")] if kept else []
         for head in heads:
@@ -108,6 +114,7 @@ class _Rounds:
             cells = [Text(str(entry["round"])), *_teacher(entry["teacher"], best, look)]
             cells += [_score((entry.get("teachers") or {}).get(name), look) for name in self._others()]
             cells += students.cells(entry)
+            cells += [_on_train(entry, look)] if train else []
             if kept:
                 tried, stayed = self.candidates.get(entry["round"], (0, 0))
                 cells.append(Text(f"{stayed} of {tried}" if tried else look.glyph("dash")))
@@ -119,6 +126,16 @@ class _Rounds:
         """Teachers beside the first."""
         names = dict.fromkeys(name for entry in self.rounds for name in entry.get("teachers") or {})
         return list(names)[1:]
+
+
+def _rescored(entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return (entry.get("train") or {}).get("rescored")
+
+
+def _on_train(entry: Mapping[str, Any], look: Look) -> Text:
+    """The material's score on train problems that nothing was selected on."""
+    again = _rescored(entry)
+    return Text(share(again["score"], again["n"])) if again else Text(look.glyph("dash"), "lbt.label")
 
 
 def _teacher(teacher: Mapping[str, Any], best: float | None, look: Look) -> Iterator[Text]:

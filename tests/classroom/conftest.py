@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lbt_sim.classroom import Classroom, build_classroom
+from lbt_sim.errors import Place
 from lbt_sim.scenario.schema import ClassroomFile
 from lbt_sim.seeds import Seeds
 
@@ -29,6 +30,7 @@ def build() -> Callable[..., Classroom]:
         cast: list[tuple[str, str]] | None = None,
         seed: int = 7,
         files: dict[str, str] | None = None,
+        place: Callable[[str], Place] | None = None,
         **keys: Any,
     ) -> Classroom:
         everyone = {"teacher": "*", "assistant": "*", "student": "*"}
@@ -41,7 +43,7 @@ def build() -> Callable[..., Classroom]:
             return known[name]
 
         sitting = cast_of(*heads) if cast is None else cast
-        return build_classroom(file, sitting, seed=Seeds(seed).at("classroom"), read_file=read_file)
+        return build_classroom(file, sitting, seed=Seeds(seed).at("classroom"), read_file=read_file, place=place)
 
     return make
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbt_sim.classroom import Classroom
-from lbt_sim.errors import ClassroomError
+from lbt_sim.errors import ClassroomError, Place
 
 Build = Callable[..., Classroom]
 
@@ -305,3 +305,24 @@ def test_names_that_cannot_be_told_apart_are_refused(build: Build, cast: list[tu
 def test_a_seat_may_be_called_by_its_role(build: Build) -> None:
     room = build(TEACHES, cast=[("teacher", "teacher"), ("student", "student"), ("student_2", "student")])
     assert Counter(kind for _, _, kind in room.edges()) == {"teaches": 2}
+
+
+UNTAUGHT = {"from": "teacher", "to": "first student", "kind": "teaches"}
+
+
+@pytest.mark.parametrize(
+    ("edges", "keys", "where"),
+    [
+        ([TEACHES, {**TALK, "topology": "rign"}], {}, Place("room.yaml", 7, "edges[1].topology")),
+        ([TEACHES], {"seats": {"teacher": 2, "student": "*"}}, Place("room.yaml", 7, "seats.teacher")),
+        ([UNTAUGHT], {}, Place("room.yaml", 7, "edges")),
+        ([], {"file": "g.txt", "files": {"g.txt": "0 1\n"}}, Place("room.yaml", 7, "file")),
+        ([], {"file": "g.txt", "files": {"g.txt": "0 1\n0 anna\n"}}, Place("g.txt", 2)),
+    ],
+)
+def test_a_mistake_stands_where_the_caller_says_that_its_key_stands(
+    build: Build, edges: list[dict[str, Any]], keys: dict[str, Any], where: Place
+) -> None:
+    with pytest.raises(ClassroomError) as error:
+        build(*edges, place=lambda key: Place("room.yaml", 7, key), **keys)
+    assert error.value.where == where

@@ -45,6 +45,35 @@ async def test_a_run_reports_round_0_and_every_round(tmp_path: Path) -> None:
     assert all(len(beam) == 2 for beam in chosen.values())
 
 
+async def test_what_is_set_aside_for_scoring_anew_is_used_for_nothing_else(tmp_path: Path) -> None:
+    method = {**SMALL, "revise": CHOOSE, "select": {"budget": 60, "rescore": 6}}
+    result, calls, events = await execute(tmp_path, method=method)
+    again = [row["train"]["rescored"] for row in result["rounds"][1:]]
+    assert [one["n"] for one in again] == [6, 6]
+    winner = result["rounds"][1]["material"]
+    mine, others = (
+        {
+            c.item
+            for c in calls
+            if c.round == 1 and c.step.startswith("select/") and (c.step == f"select/{winner}") is own
+        }
+        for own in (True, False)
+    )
+    reserve = mine - others
+    assert len(reserve) == 6
+    losers = {c.item for c in calls if c.step.startswith("select/") and c.step.split("/")[1] != winner and c.round == 1}
+    exams = {item for event in events if event.kind == "exam" for item in event.data["items"]}
+    shown = {e["source"] for event in events if event.kind == "material" for e in event.data["exemplars"]}
+    assert not reserve & (losers | exams | shown)
+
+
+async def test_the_students_exam_is_reported_with_the_material_that_they_were_taught(tmp_path: Path) -> None:
+    result, _, _ = await execute(tmp_path)
+    rows = result["rounds"]
+    assert rows[0]["students_material"] is None
+    assert [row["students_material"] for row in rows[1:]] == [row["material"] for row in rows[:-1]]
+
+
 async def test_no_rounds_report_the_initial_material(tmp_path: Path) -> None:
     result, calls, _ = await execute(tmp_path, method={**SMALL, "rounds": 0, "revise": CHOOSE})
     assert [row["round"] for row in result["rounds"]] == [0]

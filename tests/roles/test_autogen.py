@@ -15,6 +15,7 @@ from autogen_core import CancellationToken, FunctionCall
 from autogen_core.models import AssistantMessage, SystemMessage, UserMessage
 from rooms import Seated, complete, prompt, seated
 
+from lbt_sim.classroom import Classroom
 from lbt_sim.errors import RunError
 from lbt_sim.ledger import LedgerReader
 from lbt_sim.models.base import ChatRequest, Reply
@@ -34,30 +35,47 @@ def text(content: str, source: str = "user") -> TextMessage:
     return TextMessage(content=content, source=source)
 
 
-async def test_teacher_and_student_sit_in_a_team_beside_an_assistant_agent(tmp_path: Path) -> None:
-    async with seated(tmp_path, speak) as here:
+def with_assistant() -> Classroom:
+    """A teacher, an assistant whom it teaches, and a student whom the assistant teaches."""
+    seats = [("teacher", "teacher"), ("aide", "assistant"), ("ann", "student")]
+    return Classroom.from_edges(seats, [("teacher", "aide", "teaches"), ("aide", "ann", "assists")])
+
+
+async def test_every_role_sits_in_a_team_beside_an_assistant_agent(tmp_path: Path) -> None:
+    async with seated(tmp_path, speak, classroom=with_assistant()) as here:
+        room = here.room
         guest = AssistantAgent("guest", client(here), system_message="You are a guest.")
-        team = RoundRobinGroupChat(
-            [here.room.lead, here.room.students["ann"], guest], termination_condition=MaxMessageTermination(7)
-        )
+        members = [room.lead, room.assistants["aide"], room.students["ann"], room.examiner, guest]
+        assert [type(member).__name__ for member in members[:4]] == ["Teacher", "Assistant", "Student", "Examiner"]
+        team = RoundRobinGroupChat(members, termination_condition=MaxMessageTermination(11))
         result = await team.run(task="What makes a review negative?")
-        by_guest = here.asked("chat", "guest")
-    assert [(m.source, m.content) for m in result.messages[1:]] == [  # type: ignore[union-attr]
-        ("teacher", "teacher says 0"),
-        ("ann", "ann says 0"),
-        ("guest", "guest says 0"),
-        ("teacher", "teacher says 1"),
-        ("ann", "ann says 1"),
-        ("guest", "guest says 1"),
-    ]
-    assert prompt(by_guest[0]).startswith("You are a guest.")
-    assert "ann says 0" in prompt(by_guest[0])
-    assert "guest says 0" in prompt(by_guest[1])
+        asked = {member.name: here.asked("chat", member.name) for member in members}
+    names = ("teacher", "aide", "ann", "examiner", "guest")
+    said = [(m.source, m.content) for m in result.messages[1:]]  # type: ignore[union-attr]
+    assert [name for name, _ in said] == [*names, *names]
+    ours = [turn for turn in said if turn[0] != "guest"]
+    assert ours == [(name, f"{name} says {number}") for number in (0, 1) for name in names[:4]]
+    assert prompt(asked["guest"][0]).startswith("You are a guest.")
+    heard = ["What makes a review negative?", *(words for _, words in said)]
+    for place, name in enumerate(names):  # each answers the one before it
+        first, second = asked[name]
+        assert first.last.endswith(heard[place])
+        assert second.last.endswith(heard[place + len(names)])
     with LedgerReader(tmp_path) as ledger:
-        recorded = {(call.agent, call.sample): call.text for call in ledger.calls()}
-    assert recorded == {
-        (who, number): f"{who} says {number}" for who in ("teacher", "ann", "guest") for number in (0, 1)
-    }
+        recorded = sorted((call.agent, call.text) for call in ledger.calls())
+    assert recorded == sorted(said)
+
+
+@pytest.mark.parametrize("who", ["teacher", "aide", "ann", "examiner"])
+async def test_in_a_team_every_role_hears_all_that_was_said_since_its_last_turn(tmp_path: Path, who: str) -> None:
+    async with seated(tmp_path, speak, classroom=with_assistant()) as here:
+        room = here.room
+        everyone = {**room.teachers, **room.assistants, **room.students, room.examiner.name: room.examiner}
+        await everyone[who].on_messages([text("first"), text("second", "bob")], CancellationToken())
+        await everyone[who].on_messages([text("third")], CancellationToken())
+        first, second = here.asked("chat", who)
+    assert "first" in prompt(first)
+    assert all(words in prompt(second) for words in ("first", "second", f"{who} says 0", "third"))
 
 
 async def test_in_a_team_one_hears_what_was_said_before(tmp_path: Path) -> None:
@@ -94,6 +112,31 @@ async def test_an_older_state_does_not_overwrite_what_stands_in_the_ledger(tmp_p
         reply = await ann.on_messages([text("two")], CancellationToken())
         assert reply.chat_message.to_text() == "ann says 1"
         assert "one" not in prompt(here.asked("chat", "ann")[-1])
+
+
+async def test_a_turn_that_gave_up_was_not_heard(tmp_path: Path) -> None:
+    replies = iter([Reply("", "failed", error="no server"), Reply("yes?")])
+    async with seated(tmp_path, lambda r: next(replies), limits=Limits(failed=1)) as here:
+        ann = here.room.students["ann"]
+        with pytest.raises(RuntimeError, match="no server"):
+            await ann.on_messages([text("only once")], CancellationToken())
+        assert (await ann.save_state())["heard"] == []
+        await ann.on_messages([text("only once")], CancellationToken())
+        assert [words for _, words in (await ann.save_state())["heard"]] == ["only once", "yes?"]
+
+
+async def test_a_client_in_another_process_finds_its_calls_again_and_makes_new_ones(tmp_path: Path) -> None:
+    hello = [UserMessage(content="hello", source="ann")]
+    async with seated(tmp_path, speak) as here:
+        first = client(here)
+        said = [(await first.create(hello)).content for _ in range(2)]
+    assert said == ["guest says 0", "guest says 1"]
+    async with seated(tmp_path, speak) as here:
+        restored = client(here)
+        assert [(await restored.create(hello)).content for _ in range(2)] == said
+        assert here.model.requests == []
+        await restored.create([UserMessage(content="and now?", source="ann")])
+        assert len(here.model.requests) == 1
 
 
 async def test_reset_forgets_what_was_heard(tmp_path: Path) -> None:
@@ -144,8 +187,8 @@ async def test_the_client_counts_tokens_and_streams_whole_replies(tmp_path: Path
         guest = client(here)
         await guest.create([SystemMessage(content="Be brief."), UserMessage(content="hello", source="ann")])
         chunks = [chunk async for chunk in guest.create_stream([AssistantMessage(content="I said so", source="guest")])]
-        assert chunks[0] == "guest says 1"
-        assert chunks[1].content == "guest says 1"  # type: ignore[union-attr]
+        assert chunks[0] == "guest says 0"
+        assert chunks[1].content == "guest says 0"  # type: ignore[union-attr]
         assert (guest.actual_usage().prompt_tokens, guest.total_usage().prompt_tokens) == (7, 14)
         assert guest.total_usage().completion_tokens == 6
         first, second = here.asked("chat", "guest")

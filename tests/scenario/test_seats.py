@@ -74,6 +74,18 @@ def test_the_teacher_can_be_its_own_student(write: Write) -> None:
     assert (student.name, student.role, student.model) == ("student", "student", "large")
 
 
+def test_the_teacher_as_its_own_student_answers_as_the_teacher_does(write: Write) -> None:
+    teacher, student, _ = seats(
+        "cast.students=teacher", "cast.teacher={persona: literal, sampling: {answer: {max_tokens: 9}}}"
+    )
+    assert student.persona is teacher.persona is not None
+    assert student.traits == teacher.traits
+    assert student.sampling["answer"] == teacher.sampling["answer"]
+    assert (
+        "answer" not in seats("cast.students=teacher")[1].sampling
+    )  # the student agent's own, which the teacher has not
+
+
 def test_what_a_seat_says_stands_over_its_agent_and_persona(write: Write) -> None:
     literal = seats("cast.students[0].sampling={answer: {top_p: 0.5}}", "cast.students[0].traits={slip: 0.9}")[1]
     answer = literal.sampling["answer"]

@@ -77,7 +77,9 @@ def grades_event(round_: int, material: str, student: str, outcomes: str) -> Eve
     ]
     data = {"round": round_, "material": material, "student": student, "items": list(ITEMS), "outcomes": outcomes}
     path = f"r{round_}/{material}/grades/{student}"
-    return Event(path, "grades", {**data, "answers": answers, "read_from": {"logprobs": 3}})
+    return Event(
+        path, "grades", {**data, "answers": answers, "read_from": ["logprobs" if answer else "" for answer in answers]}
+    )
 
 
 def candidate_event(round_: int, parent: str, number: int, status: str, material: str | None, why: str = "") -> Event:
@@ -101,6 +103,12 @@ def report(round_: int, accuracy: float | None, material: str = "m0", students: 
     teacher = {"n": 10, "accuracy": accuracy, "f1": accuracy, "ci95": {"accuracy": ci, "f1": ci}, "outcomes": outcomes}
     student = {"n": 4, "accuracy": 0.75, "outcomes": {**outcomes, "correct": 3, "wrong": 1, "invalid": 0}}
     return {"round": round_, "teacher": teacher, "students": dict.fromkeys(students, student), "material": material}
+
+
+def reported_event(round_: int, material: str, outcome: str) -> Event:
+    answer = {"c": "positive", "w": "negative"}[outcome]
+    data = {"round": round_, "material": material, "teacher": "teacher", "outcomes": outcome}
+    return Event(f"r{round_}/report/teacher", "reported", {**data, "answers": [answer], "read_from": ["logprobs"]})
 
 
 def report_event(round_: int, accuracy: float | None, material: str = "m0", students: tuple[str, ...] = ()) -> Event:
@@ -154,13 +162,17 @@ def a_round(round_: int, taught: str, made: str) -> Iterator[Event | StoredCall]
     yield candidate_event(round_, taught, 2, "invalid", None, f"unreadable {EVIL}")
     yield selection_event(round_, {taught: 0.5, made: 0.75}, [made])
     yield stored_call((round_, "report", "teacher", "h1", 0), "positive")
+    yield reported_event(round_, made, "c")
     yield report_event(round_, 0.5 + 0.1 * round_, made, STUDENTS)
 
 
 def whole_run() -> Iterator[Event | StoredCall]:
     yield run_event()
     yield material_event("m0")
+    held_out = {"items": ["h1"], "questions": [f"Held out. {EVIL}"], "answers": ["positive"]}
+    yield Event("r0/held_out", "held_out", held_out)
     yield stored_call((0, "report", "teacher", "h1", 0), "negative")
+    yield reported_event(0, "m0", "w")
     yield report_event(0, 0.5)
     yield from a_round(1, "m0", "m1")
     yield from a_round(2, "m1", "m2")

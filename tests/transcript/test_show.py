@@ -135,8 +135,18 @@ def test_an_item_with_everyones_answer_and_what_it_was_read_from(run_folder):
 
 def test_a_held_out_item_is_found_in_the_reports(run_folder):
     text = shown(run_folder, ShowOptions(item="h1"))
-    assert "round 0  report  teacher  “negative”" in text
-    assert "round 2  report  teacher  “positive”" in text
+    assert re.search(r"question +Held out\.", text)
+    assert re.search(r"answer +positive", text)
+    assert re.search(r"0 +teacher +m0 +□ wrong +negative +logprobs", text)
+    assert re.search(r"2 +teacher +m2 +■ correct +positive +logprobs", text)
+    assert "also asked" not in text
+
+
+def test_a_round_tells_which_held_out_answers_changed(run_folder):
+    text = shown(run_folder, ShowOptions(round=1))
+    assert "against round 0: 1 answer changed" in text
+    assert re.search(r"now right +h1", text)
+    assert "against round 1: 0 answers changed" in shown(run_folder, ShowOptions(round=2))
 
 
 def test_a_material_with_its_lineage(run_folder):

@@ -72,6 +72,15 @@ def test_a_result_with_next_to_nothing_in_it():
     assert printed({"run": "x", "status": "failed"})[0] == "No round has been reported yet."
 
 
+def test_what_the_material_scored_on_the_reserve_has_a_column_where_it_was_measured():
+    scored = {**report(1, 0.6), "train": {"n": 40, "score": 0.9, "rescored": {"n": 24, "score": 0.55}}}
+    lines = printed(result(report(0, 0.5), scored), width=120)
+    assert "train" in lines[0].split()
+    assert "0.55" in lines[3].split()
+    assert any("24 train problems that nothing is selected on" in line for line in lines)
+    assert "train" not in printed(result(report(0, 0.5), report(1, 0.6)), width=120)[0].split()
+
+
 def test_the_next_commands_can_be_pasted():
     lines = next_commands(result(report(0, 0.5), report(4, 0.6))).plain.splitlines()
     assert len(lines) == 3

@@ -23,7 +23,7 @@ from lbt_sim.errors import InputError, Place, RunError
 from lbt_sim.events import Event
 from lbt_sim.ledger_file import LEDGER_FILE, connect, damaged
 
-__all__ = ["LEDGER_FILE", "Ledger", "LedgerReader", "PathTuple", "StoredCall"]
+__all__ = ["LEDGER_FILE", "Ledger", "LedgerReader", "PathTuple", "StoredCall", "at_server"]
 
 _CALL_COLUMNS = (
     "round, step, agent, item, sample, key, shared, kind, head, last, seed, text, finish, logprobs, prompt_tokens, "
@@ -37,9 +37,16 @@ _SELECT_CALL = (
     "FROM calls c JOIN kinds k ON k.id = c.kind JOIN heads h ON h.id = c.head "
 )
 
+_AT = " at "
+
 T = TypeVar("T")
 PathTuple = tuple[int, str, str, str, int]
 """(round, step, agent, item, sample)."""
+
+
+def at_server(identity: str, server: str) -> str:
+    """Who answers and where, as it stands with each call; the identity alone for what needs no server."""
+    return f"{identity}{_AT}{server}" if server else identity
 
 
 class StoredCall(NamedTuple):
@@ -54,6 +61,7 @@ class StoredCall(NamedTuple):
     shared: int
     """1 where the reply was taken from an identical deterministic call."""
     model: str
+    """Its identity, and where it is a server's, `at_server`."""
     purpose: str
     sampling: str
     choices: str
@@ -174,18 +182,17 @@ class Ledger:
 
         return await self._ask(work)
 
-    async def find_keys(self, keys: Sequence[bytes]) -> dict[bytes, StoredCall]:
-        """Deterministic calls that a model has answered, by content."""
+    async def find_keys(self, keys: Sequence[bytes], model: str) -> dict[bytes, StoredCall]:
+        """Deterministic calls that `model` (its identity `at_server`) has answered, by content."""
 
         def work(connection: sqlite3.Connection) -> dict[bytes, StoredCall]:
             found: dict[bytes, StoredCall] = {}
             for start in range(0, len(keys), 500):
                 part = keys[start : start + 500]
                 marks = ", ".join("?" * len(part))
-                sql = f"WHERE c.key IN ({marks}) AND c.seed IS NULL AND c.shared = 0"
-                found.update(
-                    (call.key, call) for call in map(StoredCall._make, connection.execute(_SELECT_CALL + sql, part))
-                )
+                sql = f"WHERE c.key IN ({marks}) AND c.seed IS NULL AND c.shared = 0 AND k.model = ?"
+                rows = connection.execute(_SELECT_CALL + sql, (*part, model))
+                found.update((call.key, call) for call in map(StoredCall._make, rows))
             return found
 
         return await self._ask(work)
@@ -200,14 +207,22 @@ class Ledger:
         except sqlite3.Error as error:
             self._check()  # it could not be written
             raise damaged(self.file, error) from error
+        except Exception as error:
+            self._check()
+            raise self._unusable("read", error) from error
 
     def _check(self) -> None:
         if self._error is not None:
-            raise RunError(
-                f"the ledger cannot be written: {self._error}",
-                where=Place(str(self.file)),
-                remedy="Free disk space or mend the permissions, then `lbt-sim resume` the run.",
-            ) from self._error
+            raise self._unusable("written", self._error) from self._error
+
+    def _unusable(self, how: str, error: BaseException) -> RunError:
+        """Whatever the writer's thread met, told as one error: of the disk, or else of this program."""
+        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+            why, remedy = str(error), "Free disk space or mend the permissions, then `lbt-sim resume` the run."
+        else:
+            why = f"{type(error).__name__}: {error}"
+            remedy = "What was committed before is kept: `lbt-sim resume` the run. If it comes again, please report it."
+        return RunError(f"the ledger cannot be {how}: {why}", where=Place(str(self.file)), remedy=remedy)
 
     def _write(self) -> None:
         """The writer's thread: one transaction for whatever has come in."""
@@ -304,6 +319,13 @@ class LedgerReader:
         """How many recorded calls there are."""
         sql = f"SELECT count(*) FROM calls c WHERE {where}"  # noqa: S608 - `where` is ours
         return int(next(self._rows(sql, values))[0])
+
+    def asked(self, identity: str) -> bool:
+        """Whether calls of the model with this identity were recorded, on whatever server."""
+        there = identity + _AT
+        sql = "SELECT EXISTS (SELECT 1 FROM calls WHERE kind IN "
+        sql += "(SELECT id FROM kinds WHERE model = ? OR substr(model, 1, ?) = ?))"
+        return bool(next(self._rows(sql, (identity, len(there), there)))[0])
 
     def totals(self) -> Mapping[str, int]:
         """Calls, shared calls, failed calls and tokens of the whole run."""

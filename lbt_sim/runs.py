@@ -34,6 +34,7 @@ from lbt_sim.grading.load import open_grader
 from lbt_sim.ledger import LEDGER_FILE, Ledger, LedgerReader
 from lbt_sim.methods.m3 import Start, m3
 from lbt_sim.models.base import ChatModel, ModelInfo
+from lbt_sim.models.limits import Gates
 from lbt_sim.models.recorded import Caller, Limits, Meter
 from lbt_sim.models.registry import open_model
 from lbt_sim.reporting import baselines
@@ -118,22 +119,26 @@ class Run:
     async def _open_models(self, stack: AsyncExitStack) -> dict[str, tuple[ChatModel, ModelInfo]]:
         """Opens the models and records what they are; a replay takes their identities from the manifest.
 
-        Entries under `models:` that say the same share one model: its weights, its cache, its limits.
+        Entries under `models:` that say the same share one model: its weights, its cache, its limits. Others that
+        ask the same server share its limits.
         """
         manifest = dict(self.folder.manifest)
         needed = models_needed(self.folder.prepared)
+        gates = Gates()
         opened: dict[str, tuple[ChatModel, ModelInfo]] = {}
         alike: dict[str, tuple[ChatModel, ModelInfo]] = {}
         for name, spec in self.folder.prepared.file.models.items():
             if name not in needed:
                 continue
             said = spec.model_dump_json()
+            recorded = manifest["models"].get(name)
             if said in alike:
+                if not self.replay:
+                    self._refuse_another(name, recorded, alike[said][1])
                 opened[name] = alike[said]
                 continue
-            model = open_model(name, spec, self.folder.prepared.loaded.place(f"models.{name}"))
+            model = open_model(name, spec, self.folder.prepared.loaded.place(f"models.{name}"), gates)
             stack.push_async_callback(model.close)
-            recorded = manifest["models"].get(name)
             if self.replay and recorded:
                 opened[name] = (model, ModelInfo(recorded["identity"]))
             else:
@@ -153,7 +158,7 @@ class Run:
         if recorded is None or recorded["identity"] == info.identity or not (self.folder.path / LEDGER_FILE).exists():
             return
         with LedgerReader(self.folder.path) as ledger:
-            if not ledger.count("c.kind IN (SELECT id FROM kinds WHERE model = ?)", (recorded["identity"],)):
+            if not ledger.asked(recorded["identity"]):
                 return
         raise LedgerMismatch(
             f"this run was made with {recorded['identity']}, and models.{name} is now {info.identity}",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lbt_sim.errors import InputError, RunError
 from lbt_sim.events import Event
-from lbt_sim.ledger import LEDGER_FILE, Ledger, LedgerReader, StoredCall
+from lbt_sim.ledger import LEDGER_FILE, Ledger, LedgerReader, StoredCall, at_server
 
 
 def call(item: str = "p1", /, **changes: Any) -> StoredCall:
@@ -147,8 +147,29 @@ async def test_calls_are_found_by_content_only_where_they_are_deterministic_and_
     async with Ledger(tmp_path) as ledger:
         for row in (paid, shared, sampled, *many):
             ledger.put(row)
-        assert await ledger.find_keys([paid.key, shared.key, sampled.key, b"unknown"]) == {paid.key: paid}
-        assert len(await ledger.find_keys([row.key for row in many])) == 1200
+        keys = [paid.key, shared.key, sampled.key, b"unknown"]
+        assert await ledger.find_keys(keys, "scripted:x") == {paid.key: paid}
+        assert len(await ledger.find_keys([row.key for row in many], "scripted:x")) == 1200
+
+
+async def test_what_two_models_said_to_the_same_is_kept_apart(tmp_path: Path) -> None:
+    here, there = call("p1", model=at_server("m", "http://a/v1")), call("p2", model=at_server("m", "http://b/v1"))
+    there = there._replace(key=here.key)
+    async with Ledger(tmp_path) as ledger:
+        ledger.put(here)
+        ledger.put(there)
+        assert await ledger.find_keys([here.key], here.model) == {here.key: here}
+        assert await ledger.find_keys([here.key], there.model) == {here.key: there}
+        assert await ledger.find_keys([here.key], "m") == {}
+
+
+async def test_a_reader_knows_which_models_were_asked_wherever_they_are(tmp_path: Path) -> None:
+    async with Ledger(tmp_path) as ledger:
+        ledger.put(call("p1", model=at_server("openai:m", "http://a/v1")))
+        ledger.put(call("p2", model=at_server("simulated:1", "")))
+    with LedgerReader(tmp_path) as found:
+        asked = [found.asked(identity) for identity in ("openai:m", "simulated:1", "openai:%", "openai:", "other")]
+    assert asked == [True, True, False, False, False]
 
 
 async def test_an_opened_ledger_knows_what_it_holds(tmp_path: Path) -> None:
@@ -298,10 +319,35 @@ async def test_a_full_disk_reaches_whoever_waits(full: Ledger, tmp_path: Path) -
         await fill(full)
     assert "Free disk space" in caught.value.remedy
     assert "resume" in caught.value.remedy
-    for asks in (full.flush(), full.find([call().path]), full.find_keys([b"x"])):
+    for asks in (full.flush(), full.find([call().path]), full.find_keys([b"x"], "m")):
         with pytest.raises(RunError, match="full"):
             await asks
     assert [row.item for row in read(tmp_path)[0]] == ["before"]
+
+
+async def test_whatever_the_writer_meets_is_told_as_one_error_with_its_cause(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.put(call("before"))
+    await ledger.flush()
+    ledger.put(Event("a", "notice", {"what": object()}))  # no JSON
+    for asks in (ledger.flush(), ledger.find([call().path])):
+        with pytest.raises(RunError, match="cannot be written: TypeError") as caught:
+            await asks
+        assert isinstance(caught.value.__cause__, TypeError)
+        assert "resume" in caught.value.remedy
+        assert "disk" not in caught.value.remedy
+    with pytest.raises(RunError):
+        ledger.close()
+    assert [row.item for row in read(tmp_path)[0]] == ["before"]
+
+
+async def test_whatever_goes_wrong_in_reading_is_told_as_an_error_of_the_run(tmp_path: Path) -> None:
+    async with Ledger(tmp_path) as ledger:
+        with pytest.raises(RunError, match="cannot be read: ZeroDivisionError") as caught:
+            await ledger._ask(lambda _: 1 / 0)
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        ledger.put(call())
+    assert read(tmp_path)[0] == [call()]
 
 
 async def test_after_the_disk_has_room_again_the_ledger_goes_on(tmp_path: Path) -> None:

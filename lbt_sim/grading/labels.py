@@ -1,4 +1,4 @@
-"""Grades labels: read from log-probabilities where the engine gives them, from the text otherwise."""
+"""Grades labels: read from log-probabilities where the engine gives them and they say something, else from the text."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from lbt_sim.grading.base import Grade
 from lbt_sim.grading.text import clipped, marked
 from lbt_sim.models.base import Reply
+from lbt_sim.models.labels import LEAST_MASS, mass
 from lbt_sim.tasks.base import Problem
 
 __all__ = ["LabelGrader"]
@@ -27,8 +28,12 @@ _ALONE = re.compile(r"^[\s#>.\-(\[]*|[\s.!)\]]*$")
 class LabelGrader:
     """Reads one of the task's labels.
 
-    From log-probabilities: the likeliest label; of equally likely ones the first in the task's order. From text, in
-    this order, each a whole word whatever its case, the longest label first ('true' does not hide in 'mostly true'):
+    From log-probabilities: the likeliest label; of equally likely ones the first in the task's order. They are passed
+    over where the reply was drawn (the answer is what was drawn, however unlikely) and where the labels together have
+    less than `LEAST_MASS`.
+
+    From text: the label that it is; else, in this order, each a whole word whatever its case, the longest label first
+    ('true' does not hide in 'mostly true'):
 
     1. the label right after the last 'Answer:' or 'the answer is';
     2. a label alone on the first or the last line, or at the very beginning and followed by a stop ('No. There
@@ -56,16 +61,19 @@ class LabelGrader:
     def _grade(self, problem: Problem, reply: Reply) -> Grade:
         if reply.finish == "failed":
             return Grade("failed")
-        answer, source = self._likeliest(reply.choice_logprobs), "logprobs"
+        answer, source = self._likeliest(reply), "logprobs"
         if answer is None:
             answer, source = self.read(reply.text), "text"
         if answer is None:
             return Grade("truncated" if reply.finish == "length" else "invalid")
         return Grade("correct" if answer == problem.answer else "wrong", answer, source)
 
-    def _likeliest(self, logprobs: tuple[float | None, ...] | None) -> str | None:
+    def _likeliest(self, reply: Reply) -> str | None:
+        logprobs = reply.choice_logprobs or ()
+        if reply.drawn or mass(logprobs) < LEAST_MASS:
+            return None
         best, likeliest = -math.inf, None
-        for label, logprob in zip(self.choices, logprobs or (), strict=False):
+        for label, logprob in zip(self.choices, logprobs, strict=False):
             # NaN compares false, and minus infinity is nobody's answer: neither is ever the best.
             if logprob is not None and logprob > best:
                 best, likeliest = logprob, label
@@ -73,6 +81,8 @@ class LabelGrader:
 
     def read(self, text: str) -> str | None:
         """The label that `text` answers with, None where it is none or not clear."""
+        if text in self.choices:  # as an engine picks it; what stands in a label may look like a mark to strip
+            return text
         clean = _MARKS.sub("", clipped(text)).casefold().strip()
         for rest in marked(clean):
             if (label := self._leading(rest)) is not None:

@@ -31,12 +31,15 @@ STARTING = 120.0
 class MathGrader:
     """Right is what is mathematically the same: 1/2 and 0.5, x+1 and 1+x.
 
-    Answers are read and compared in a worker process, started when first needed. An answer on which it takes longer
-    than `seconds`, needs too much memory, or crashes is `invalid` (read from 'timeout', 'memory', 'crash'):
-    `9**9**9**9` costs `seconds`, not the run.
+    Answers are read and compared in a worker process, started when first needed. An answer on which it computes
+    longer than `seconds`, needs too much memory, or crashes is `invalid` (read from 'timeout', 'memory', 'crash'):
+    `9**9**9**9` costs `seconds`, not the run. They are seconds of the processor and not of the clock, so that an
+    answer has the same grade on a busy machine as on an idle one, and when the run is resumed.
 
     Args:
-        seconds: Time for one answer.
+        seconds: Processor time for one answer.
+        patience: Seconds by the clock after which a worker that neither answers nor computes is given up. The answer
+            is then put once more, to a new one, before it counts as 'timeout': the machine may have been at a stop.
 
     Raises:
         InputError: math-verify is not installed.
@@ -44,12 +47,13 @@ class MathGrader:
 
     choices: tuple[str, ...] = ()
 
-    def __init__(self, *, seconds: float = 5.0) -> None:
+    def __init__(self, *, seconds: float = 5.0, patience: float = 120.0) -> None:
         if find_spec("math_verify") is None:
             what = "The grader `math` needs the package `math-verify`, which is not installed."
             remedy = "Install the extra: `uv sync --extra math`, or `pip install 'lbt-sim[math]'`."
             raise InputError(what, remedy=remedy)
         self._seconds = seconds
+        self._patience = patience
         self._worker: asyncio.subprocess.Process | None = None
         self._alone = asyncio.Lock()
 
@@ -74,7 +78,10 @@ class MathGrader:
             return unread
         if normalise(text) == normalise(problem.answer):
             return Grade("correct", text[:KEPT], "text")
-        found = await self._ask({"gold": problem.answer, "answer": text})
+        request = {"gold": problem.answer, "answer": text}
+        found = await self._ask(request)
+        if found["outcome"] == "stalled":
+            found = await self._ask(request)
         match found["outcome"]:
             case "same":
                 return Grade("correct", found["read"], "text")
@@ -82,6 +89,8 @@ class MathGrader:
                 return Grade("wrong", found["read"], "text")
             case "timeout" | "memory" | "crash" as why:
                 return Grade("invalid", None, why)
+            case "stalled":
+                return Grade("invalid", None, "timeout")
             case _:
                 return unread
 
@@ -98,14 +107,14 @@ class MathGrader:
                 return reply
             crashed = worker.stdout is not None and worker.stdout.at_eof()
             await self._end()
-            return {"outcome": "crash" if crashed else "timeout"}
+            return {"outcome": "crash" if crashed else "stalled"}
 
     async def _exchange(self, worker: asyncio.subprocess.Process, request: dict[str, str]) -> dict[str, Any] | None:
         """The worker's reply, None where it has ended or does not answer."""
         line = b""
-        # The worker keeps the time limit itself; a second more, and we end it.
+        # The worker keeps the limits itself; a second more, and we end it.
         with contextlib.suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(self._seconds + 1.0):
+            async with asyncio.timeout(self._patience + 1.0):
                 assert worker.stdin is not None  # noqa: S101  (for the type checker: both are pipes)
                 assert worker.stdout is not None  # noqa: S101
                 worker.stdin.write(json.dumps(request).encode() + b"\n")
@@ -121,6 +130,7 @@ class MathGrader:
             "-P",
             str(WORKER),
             str(self._seconds),
+            str(self._patience),
             str(MEMORY),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -24,11 +24,18 @@ KEPT = 200
 """Characters of an expression that go back."""
 
 
-def main(seconds: float, memory: int) -> None:
+_LIMITS: dict[int, str] = {signal.SIGPROF: "timeout", signal.SIGALRM: "stalled"}
+"""What the child was ended for, by the signal that ended it."""
+
+
+def main(seconds: float, patience: float, memory: int) -> None:
     """Answer requests until standard input ends.
 
     Args:
-        seconds: Time for one request; then the computing process is ended.
+        seconds: Processor time for one request; then the computing process is ended ('timeout'). Not time by the
+            clock, which depends on what else the machine does: the same request is to end the same way again.
+        patience: Seconds by the clock for one request, for what waits and computes nothing; then it is ended too
+            ('stalled').
         memory: Bytes of address space; beyond it a request fails with 'memory'.
     """
     replies = os.fdopen(os.dup(1), "w")
@@ -40,7 +47,7 @@ def main(seconds: float, memory: int) -> None:
     print(json.dumps({"outcome": "ready"}), file=replies, flush=True)
     child: _Child | None = None
     for line in sys.stdin:
-        child = child or _fork(seconds, replies)
+        child = child or _fork(seconds, patience, replies)
         reply = child.ask(line)
         if not reply.endswith("\n"):
             reply, child = json.dumps({"outcome": child.end()}) + "\n", None
@@ -71,10 +78,10 @@ class _Child:
             self.requests.close()
         _, status = os.waitpid(self.pid, 0)
         killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        return "timeout" if killed_by == signal.SIGALRM else "crash"
+        return _LIMITS.get(killed_by, "crash")
 
 
-def _fork(seconds: float, replies: IO[str]) -> _Child:
+def _fork(seconds: float, patience: float, replies: IO[str]) -> _Child:
     there, requests = os.pipe()
     answers, back = os.pipe()
     pid = os.fork()
@@ -84,7 +91,7 @@ def _fork(seconds: float, replies: IO[str]) -> _Child:
             os.close(fd)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         try:
-            _compute(os.fdopen(there), os.fdopen(back, "w"), seconds)
+            _compute(os.fdopen(there), os.fdopen(back, "w"), seconds, patience)
         finally:
             os._exit(0)
     os.close(there)
@@ -92,13 +99,16 @@ def _fork(seconds: float, replies: IO[str]) -> _Child:
     return _Child(pid, os.fdopen(requests, "w"), os.fdopen(answers))
 
 
-def _compute(requests: IO[str], replies: IO[str], seconds: float) -> None:
-    # The alarm ends the process in the kernel: a handler in Python would not run while C code computes, and an
+def _compute(requests: IO[str], replies: IO[str], seconds: float, patience: float) -> None:
+    # The timers end the process in the kernel: a handler in Python would not run while C code computes, and an
     # orphan must not go on burning a core.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    timers = ((signal.ITIMER_PROF, signal.SIGPROF, seconds), (signal.ITIMER_REAL, signal.SIGALRM, patience))
+    for _, number, _ in timers:
+        signal.signal(number, signal.SIG_DFL)
     for line in requests:
         request = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        for timer, _, limit in timers:
+            signal.setitimer(timer, limit)
         try:
             reply = _compare(request["gold"], request["answer"])
         except MemoryError:
@@ -106,7 +116,8 @@ def _compute(requests: IO[str], replies: IO[str], seconds: float) -> None:
         except Exception as error:  # whatever the libraries raise is this answer's outcome, not the run's end
             reply = {"outcome": "error", "read": type(error).__name__}
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            for timer, _, _ in timers:
+                signal.setitimer(timer, 0)
         print(json.dumps(reply), file=replies, flush=True)
 
 
@@ -135,4 +146,4 @@ def _compare(gold: str, answer: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]))
+    main(float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

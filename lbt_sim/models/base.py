@@ -148,7 +148,8 @@ class Reply:
         text: The reply; '' when the call failed.
         finish: 'stop', 'length' (cut off at max_tokens) or 'failed' (gave up; `error` says why).
         choice_logprobs: Natural-log probability of each of the request's choices, in their order, None
-            for a choice the engine gave none for; None altogether where the engine gives none.
+            for a choice the engine gave none for; None altogether where the engine gives none, or read the
+            text since the choices had hardly any probability together.
         prompt_tokens: Tokens of the prompt, None where unknown.
         cached_tokens: Those of them that a prefix cache saved.
         completion_tokens: Tokens generated.
@@ -157,6 +158,8 @@ class Reply:
         transient: Whether a later try may well succeed (server down, overloaded, timed out), in contrast to a
             request that can never be answered (prompt too long, refused). Only with finish 'failed'.
         seconds: Wall time of the call.
+        drawn: Whether the text was drawn (temperature above 0), so that it need not be the likeliest choice. Set when
+            the reply is recorded; engines need not.
     """
 
     text: str
@@ -169,6 +172,7 @@ class Reply:
     error: str | None = None
     transient: bool = False
     seconds: float = 0.0
+    drawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +182,14 @@ class ModelInfo:
     Attributes:
         identity: Engine, model and revision: part of every call's content key.
         detail: Versions, flags, file hashes: whatever says what exactly answered.
+        server: Where it answers, for engines that only know what a server calls its model: addresses, without
+            credentials. Two servers may call different weights by one name, so equal calls share a reply only where
+            this is equal too. It is not part of the identity: a run goes on when its server has moved.
     """
 
     identity: str
     detail: Mapping[str, Any] = field(default_factory=dict)
+    server: str = ""
 
 
 class ChatModel(Protocol):

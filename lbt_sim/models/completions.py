@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from lbt_sim.models.base import Finish, Reply
 
-__all__ = ["Malformed", "clean", "read_completion", "server_error", "top_logprobs"]
+__all__ = ["Malformed", "clean", "counted_with", "read_completion", "server_error", "top_logprobs"]
 
 _DIRT = re.compile("[\x00\ud800-\udfff]")
 _THINK = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)
@@ -75,6 +76,22 @@ def top_logprobs(data: object) -> list[tuple[str, float]] | None:
         and isinstance(entry.get("logprob"), (int, float))
         and not math.isnan(entry["logprob"])
     ]
+
+
+def counted_with(reply: Reply, earlier: Iterable[Reply]) -> Reply:
+    """The reply, with the tokens of the attempts before it added: they were paid for too."""
+    for other in earlier:
+        reply = replace(
+            reply,
+            prompt_tokens=_total(reply.prompt_tokens, other.prompt_tokens),
+            cached_tokens=_total(reply.cached_tokens, other.cached_tokens),
+            completion_tokens=_total(reply.completion_tokens, other.completion_tokens),
+        )
+    return reply
+
+
+def _total(a: int | None, b: int | None) -> int | None:
+    return None if a is None and b is None else (a or 0) + (b or 0)
 
 
 def server_error(data: object) -> str | None:

@@ -12,7 +12,11 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-__all__ = ["distinct", "pick", "read_choices"]
+__all__ = ["LEAST_MASS", "distinct", "mass", "pick", "read_choices"]
+
+LEAST_MASS = 0.01
+"""Probability that the choices must have together for one to be read from theirs. With less, the model was about to
+say something else first (it thinks, it chats), and which choice is likelier *there* says nothing: its text is read."""
 
 
 def distinct(choices: Sequence[str], first: Mapping[str, str] | None = None) -> bool:
@@ -73,6 +77,11 @@ def read_choices(
     found = [_sum(s) if s else _sum(w) if w else None for s, w in zip(strong, weak, strict=True)]
     best = max((value for value in found if value is not None), default=None)
     return None if best is None or contested > best else tuple(found)
+
+
+def mass(logprobs: Sequence[float | None]) -> float:
+    """The probability that the choices have together; what is unknown or no number has none."""
+    return sum(math.exp(min(value, 0.0)) for value in logprobs if value is not None and not math.isnan(value))
 
 
 def pick(choices: Sequence[str], logprobs: Sequence[float | None], temperature: float, seed: int) -> str:

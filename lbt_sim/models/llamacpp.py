@@ -22,7 +22,7 @@ from pydantic import Field, PositiveInt
 from lbt_sim.errors import ModelUnavailable
 from lbt_sim.models import completions, labels
 from lbt_sim.models.base import ChatRequest, ModelInfo, Reply
-from lbt_sim.models.limits import HeadQueue, in_completion_order
+from lbt_sim.models.limits import Gate, HeadQueue, in_completion_order
 from lbt_sim.models.llamacpp_native import Native, Setup, Stopped
 from lbt_sim.models.weights import KNOWN, locate, sha256_of
 from lbt_sim.scenario.schema import Spec
@@ -86,6 +86,7 @@ class LlamaCppModel:
         self._spec = spec
         self._native: Native | None = None
         self._queue: HeadQueue[_Job] = HeadQueue()
+        self._gate = Gate(spec.parallel + 1)
         self._wake = threading.Condition()
         self._closing = False
         self._workers: list[threading.Thread] = []
@@ -138,8 +139,8 @@ class LlamaCppModel:
         return await job.done
 
     def create_many(self, requests: Iterable[ChatRequest]) -> AsyncIterator[tuple[int, Reply]]:
-        """One request more than are computed is taken from the iterable, so that no thread waits for the next."""
-        return in_completion_order(self.create, requests, self._spec.parallel + 1)
+        """One request more than are computed is in flight, so that no thread waits for the next."""
+        return in_completion_order(self.create, requests, self._gate)
 
     async def close(self) -> None:
         """Fail what is queued or in flight, and free the model."""
@@ -206,19 +207,23 @@ def _answer(ask: _Ask, request: ChatRequest, cache: bool) -> Reply:
     if not request.choices:
         return ask(body)[1]
     first = ask.native.first_tokens(request.choices)
+    looked: list[Reply] = []
     if labels.distinct(request.choices, first):
         for top in (TOP, DEEP):
             look = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": top}
             data, reply = ask({**body, **look})
+            reply = completions.counted_with(reply, looked)
             if reply.finish == "failed":
                 return reply
             found = labels.read_choices(completions.top_logprobs(data) or (), request.choices, first)
             if found is not None:
                 text = labels.pick(request.choices, found, request.sampling.temperature, request.seed)
                 return replace(reply, text=text, finish="stop", choice_logprobs=found)
+            looked = [reply]
     # The grammar admits the choices alone; no limit may cut one short.
     longest = max(len(choice.encode("utf-8", "replace")) for choice in request.choices)
-    return ask({**body, "grammar": _grammar(request.choices), "max_tokens": longest + 2})[1]
+    reply = ask({**body, "grammar": _grammar(request.choices), "max_tokens": longest + 2})[1]
+    return completions.counted_with(reply, looked)
 
 
 def _explain(error: object) -> str:

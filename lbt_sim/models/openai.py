@@ -22,8 +22,8 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from lbt_sim.errors import ModelUnavailable, nearest
 from lbt_sim.models import completions, labels
 from lbt_sim.models.base import ChatRequest, Head, ModelInfo, Reply
-from lbt_sim.models.limits import in_completion_order
-from lbt_sim.models.openai_transport import Failure, Limits, Transport
+from lbt_sim.models.limits import Gates, in_completion_order
+from lbt_sim.models.openai_transport import Failure, Limits, Replica, Transport
 from lbt_sim.scenario.schema import Spec
 
 __all__ = ["OpenAIModel", "OpenAISpec"]
@@ -32,6 +32,7 @@ TOP = 20
 """First tokens that are asked for: the most that OpenAI's API and vLLM's default allow."""
 RESERVED = frozenset({"messages", "model", "stream", "n", "seed", "logprobs", "top_logprobs"})
 CHAT = "/chat/completions"
+_PORTS = {"http": 80, "https": 443}
 
 
 class OpenAISpec(Spec):
@@ -46,7 +47,7 @@ class OpenAISpec(Spec):
     api_key_env: str | None = None
     """The environment variable that holds the API key; the key itself never stands in a file."""
     concurrency: PositiveInt = 32
-    """Calls in flight at each replica."""
+    """Calls in flight at each replica, from all entries under `models:` that name it; the smallest limit holds."""
     timeout: float = Field(default=120.0, gt=0.0, le=86_400.0)
     """Seconds that an attempt may take, and that the server may be silent."""
     retries: int = Field(default=5, ge=0, le=100)
@@ -96,6 +97,17 @@ class OpenAIModel:
         extra = json.dumps(spec.extra)[1:-1]
         self._start = f'{{"model":{json.dumps(spec.model)},{extra + "," if extra else ""}"messages":['.encode()
         self._no_logprobs = spec.logprobs is False
+        self.share(Gates())
+
+    def share(self, gates: Gates) -> None:
+        """Takes its limits from `gates`, before it gets ready.
+
+        There are two: at the first a request waits before it is taken on, at the second each attempt waits for the
+        replica that it goes to, since that may be full or down while another has room.
+        """
+        spec = self._spec
+        self._at = {url: gates.of("at", url, limit=spec.concurrency) for url in spec.replicas}
+        self._into = gates.of("into", *sorted(spec.replicas), limit=spec.concurrency * len(spec.replicas))
 
     async def ready(self) -> ModelInfo:
         """Reach the servers and see that they serve the model.
@@ -105,8 +117,8 @@ class OpenAIModel:
         """
         spec = self._spec
         if self._transport is None:
-            limits = Limits(spec.timeout, spec.retries)
-            self._transport = Transport(spec.replicas, spec.concurrency, limits, _key(spec.api_key_env))
+            replicas = [Replica(url, gate) for url, gate in self._at.items()]
+            self._transport = Transport(replicas, Limits(spec.timeout, spec.retries), _key(spec.api_key_env))
         try:
             found = [await self._look(n) for n in range(len(self._transport.replicas))]
         except ModelUnavailable:
@@ -117,15 +129,14 @@ class OpenAIModel:
             await self.close()
             raise _unreachable(spec, problems[0])
         served = [entry for entry in found if not isinstance(entry, Failure)]
-        # What is sent along changes the replies, so it is part of who answers.
-        extra = json.dumps(spec.extra, sort_keys=True).encode()
-        mark = f"+{blake2b(extra, digest_size=4).hexdigest()}" if spec.extra else ""
         detail: dict[str, Any] = {"urls": list(spec.replicas), "concurrency": spec.concurrency, "extra": spec.extra}
         if served[0]:
             detail["served"] = served[0]
+        if roots := sorted({str(entry["root"]) for entry in served if entry.get("root", spec.model) != spec.model}):
+            detail["root"] = roots[0] if len(roots) == 1 else roots
         if problems:
             detail["out of reach"] = [str(problem) for problem in problems]
-        return ModelInfo(f"openai:{spec.model}{mark}", detail)
+        return ModelInfo(_identity(spec), detail, server=", ".join(sorted(spec.replicas)))
 
     async def create(self, request: ChatRequest) -> Reply:
         """One reply."""
@@ -142,7 +153,7 @@ class OpenAIModel:
 
     def create_many(self, requests: Iterable[ChatRequest]) -> AsyncIterator[tuple[int, Reply]]:
         """As many at a time as the replicas take."""
-        return in_completion_order(self.create, requests, self._spec.concurrency * len(self._spec.replicas))
+        return in_completion_order(self.create, requests, self._into)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -162,7 +173,7 @@ class OpenAIModel:
                 looked = completions.read_completion(data)
                 top = completions.top_logprobs(data)
                 found = labels.read_choices(top, request.choices) if top else None
-                if found is not None:
+                if found is not None and labels.mass(found) >= labels.LEAST_MASS:
                     text = labels.pick(request.choices, found, request.sampling.temperature, request.seed)
                     return replace(looked, text=text, finish="stop", choice_logprobs=found)
                 if top is None and self._spec.logprobs is True:
@@ -171,8 +182,7 @@ class OpenAIModel:
                 # of completion would matter. A server that never gives any costs a second call; `logprobs: false`
                 # saves it.
         data = await transport.post(CHAT, self._body(request, look=False), request.head.digest)
-        reply = completions.read_completion(data)
-        return reply if looked is None else _both(reply, looked)
+        return completions.counted_with(completions.read_completion(data), [looked] if looked else [])
 
     def _body(self, request: ChatRequest, *, look: bool) -> bytes:
         """The request as JSON. The head's turns are written once and kept: they are most of it."""
@@ -246,31 +256,29 @@ class OpenAIModel:
                 remedy="Correct the model's name, or start the server with it.",
             )
         entry = served.get(self._spec.model, {})
-        return {key: entry[key] for key in ("root", "max_model_len", "owned_by") if key in entry}
+        told = {key: entry[key] for key in ("root", "max_model_len", "owned_by") if entry.get(key) is not None}
+        return {key: value if isinstance(value, int) else completions.clean(str(value)) for key, value in told.items()}
 
 
-def _both(reply: Reply, looked: Reply) -> Reply:
-    """The reply, with the tokens of both calls."""
-
-    def total(a: int | None, b: int | None) -> int | None:
-        return None if a is None and b is None else (a or 0) + (b or 0)
-
-    return replace(
-        reply,
-        prompt_tokens=total(reply.prompt_tokens, looked.prompt_tokens),
-        cached_tokens=total(reply.cached_tokens, looked.cached_tokens),
-        completion_tokens=total(reply.completion_tokens, looked.completion_tokens),
-    )
+def _identity(spec: OpenAISpec) -> str:
+    """Who answers, wherever it is served: whatever changes the replies is part of it."""
+    extra = json.dumps(spec.extra, sort_keys=True).encode()
+    sent = f"+{blake2b(extra, digest_size=4).hexdigest()}" if spec.extra else ""
+    read = "" if spec.logprobs == "auto" else f";logprobs={str(spec.logprobs).lower()}"
+    return f"openai:{spec.model}{sent}{read}"
 
 
 def _address(url: str) -> str:
+    """The address in one spelling: two entries that name the same server are to be known as such."""
     parts = urlsplit(url.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is not an address such as http://localhost:8000/v1")
     if parts.username or parts.password:
         raise ValueError("no user name or key in the address: name an environment variable in `api_key_env`")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    port = f":{parts.port}" if parts.port not in (None, _PORTS[parts.scheme]) else ""
     path = parts.path.rstrip("/").removesuffix(CHAT)
-    return parts._replace(path=path or "/v1", query="", fragment="").geturl()
+    return parts._replace(netloc=host + port, path=path or "/v1", query="", fragment="").geturl()
 
 
 def _key(variable: str | None) -> str | None:

@@ -24,6 +24,7 @@ import aiohttp
 import tenacity
 
 from lbt_sim.models.completions import server_error
+from lbt_sim.models.limits import Gate
 
 __all__ = ["BODY_LIMIT", "Failure", "Replica", "Transport", "decode"]
 
@@ -62,9 +63,9 @@ class Failure(Exception):
 class Replica:
     """A server, its limit, and how it is."""
 
-    def __init__(self, url: str, concurrency: int) -> None:
+    def __init__(self, url: str, gate: Gate) -> None:
         self.url = url
-        self.gate = asyncio.Semaphore(concurrency)
+        self.gate = gate
         self.down_until = 0.0
         self.resume_at = 0.0
 
@@ -88,8 +89,8 @@ class Limits:
 class Transport:
     """Posts to replicas. Lives on one event loop."""
 
-    def __init__(self, urls: Sequence[str], concurrency: int, limits: Limits, key: str | None) -> None:
-        self.replicas = [Replica(url, concurrency) for url in urls]
+    def __init__(self, replicas: Sequence[Replica], limits: Limits, key: str | None) -> None:
+        self.replicas = replicas
         self._limits = limits
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key:
@@ -101,7 +102,7 @@ class Transport:
                 total=limits.timeout, sock_connect=min(10.0, limits.timeout), sock_read=limits.timeout
             ),
             # A proxy from the environment must not stand between us and a server on this machine.
-            trust_env=not all(map(_loopback, urls)),
+            trust_env=not all(_loopback(replica.url) for replica in replicas),
         )
         self._order: OrderedDict[bytes, list[Replica]] = OrderedDict()
 
@@ -180,7 +181,7 @@ class Transport:
         up = [replica for replica in order if replica.down_until <= now and replica.resume_at <= now]
         if not up:
             return min(order, key=lambda replica: max(replica.down_until, replica.resume_at))
-        return next((replica for replica in up if not replica.gate.locked()), up[0])
+        return next((replica for replica in up if not replica.gate.full), up[0])
 
     async def _exchange(self, replica: Replica, method: str, path: str, body: bytes | None) -> Any:
         url = replica.url + path

@@ -14,18 +14,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lbt_sim.errors import BudgetExhausted, CallsFailed, Interrupted, LedgerMismatch, Place, ReplayMiss
+from lbt_sim.errors import BudgetExhausted, CallsFailed, Interrupted, LbtError, LedgerMismatch, Place, ReplayMiss
 from lbt_sim.ledger import Ledger, PathTuple, StoredCall
-from lbt_sim.models.base import ChatModel, ChatRequest, ModelInfo, Reply
-from lbt_sim.models.rows import Batch, as_row, cleaned, from_row
+from lbt_sim.models.base import CallPath, ChatModel, ChatRequest, ModelInfo, Reply
+from lbt_sim.models.rows import Batch, as_row, from_row, received
+from lbt_sim.models.tolerance import Tolerance
 
 __all__ = ["Asks", "Caller", "Limits", "Meter"]
 
 
-_CHARGED = frozenset({"answer", "pass_on"})
-"""Calls whose failure students would pay for, however final it is: an item unanswered, material never passed on. Who
-cannot ask or talk is silent, a summary that fails leaves the notes whole, and a failed writing step of the teacher
-costs one candidate; these are counted in `failed`, and stop the run only where a later try may succeed."""
+_CHARGED = frozenset({"answer", "judge", "pass_on"})
+"""Calls whose failure students would pay for, however final it is: an item unanswered or not judged, material never
+passed on. Who cannot ask or talk is silent, a summary that fails leaves the notes whole, and a failed writing step of
+the teacher costs one candidate; these are counted in `failed`, and stop the run only where a later try may succeed."""
+
+_ALONE = frozenset({"chat"})
+"""Calls without which whoever asked cannot go on: an agent of AutoGen's in a team. A failure that is kept would come
+again each time the run is resumed."""
+
+_Content = tuple[str, bytes]
+"""Who answers, and a request's key: calls for which these are equal may share a reply."""
 
 
 class Asks(Protocol):
@@ -46,7 +54,7 @@ class Asks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a run may spend. `failed` is the share of a batch's calls that may give up."""
+    """What a run may spend. `failed` is the share of a step's calls that may give up; see `Tolerance`."""
 
     calls: int | None = None
     tokens: int | None = None
@@ -105,7 +113,9 @@ class Caller:
         self._ledger = ledger
         self._limits = limits
         self._replay = replay
-        self._in_flight: dict[bytes, asyncio.Future[Reply]] = {}
+        self._in_flight: dict[_Content, asyncio.Future[Reply]] = {}
+        self._asked: set[CallPath] = set()
+        self._tolerance = Tolerance(limits.failed)
         self._paid = ledger.paid_at_open
         """Calls that count against the budget: those in the ledger, those made, and those about to be."""
         self._tokens = ledger.tokens_at_open
@@ -130,13 +140,16 @@ class Caller:
         Raises:
             LedgerMismatch: The ledger holds a different call at a request's path.
             ReplayMiss: Models are forbidden and the ledger does not hold a call.
-            BudgetExhausted: The budget does not allow the calls that are missing.
-            CallsFailed: More of them gave up than is tolerated; these are not committed, so that resuming tries anew.
+            BudgetExhausted: The budget does not allow the calls that are missing, or not all of them.
+            CallsFailed: More of the step's gave up than is tolerated; this batch's are not committed, so that
+                resuming tries them anew.
             Interrupted: The run is draining.
+            LbtError: A path was asked for before.
         """
         if not requests:
             return []
-        batch = Batch(requests, self._models[model].info.identity)
+        self._claim(requests)
+        batch = Batch(requests, self._models[model].info)
         self.meter.planned += len(requests)
         try:
             if self._seen_before:
@@ -149,9 +162,24 @@ class Caller:
                 )
             if batch.open:
                 await self._share_or_pay(model, batch)
+        except BaseException:
+            self._asked.difference_update(batch.unwritten())  # nobody has had their replies: they may be asked anew
+            raise
         finally:
             self.meter.planned -= len(requests) - batch.counted
         return batch.complete()
+
+    def _claim(self, requests: Sequence[ChatRequest]) -> None:
+        """Refuses a path that was asked for before: it is the call's identity, and its row would be taken."""
+        for request in requests:
+            if request.path in self._asked:
+                raise LbtError(
+                    f"two calls have the same path in the run: {request.path}",
+                    remedy="This is a bug of lbt-sim or of a package that extends it: please report it. "
+                    "What was answered so far is kept.",
+                )
+            self._asked.add(request.path)
+        self._tolerance.ask(request.path for request in requests)
 
     def _take_recorded(self, batch: Batch, found: Mapping[PathTuple, StoredCall]) -> None:
         still_open = []
@@ -168,6 +196,8 @@ class Caller:
                     "to go on with a changed scenario, or the version named in manifest.json.",
                 )
             batch.replies[index] = from_row(stored)
+            if stored.finish == "failed" and batch.requests[index].purpose in _CHARGED:
+                self._tolerance.fail(batch.requests[index].path)
             if stored.shared:
                 self.meter.shared += 1
             else:
@@ -180,15 +210,15 @@ class Caller:
         """Takes identical deterministic calls from the ledger or from those in flight; makes the rest."""
         while batch.open:
             # Looked at before waiting for the ledger: a call that is committed meanwhile is in one of the two.
-            flying = {key: self._in_flight[key] for key in map(batch.key, batch.open) if key in self._in_flight}
+            flying = {key: self._in_flight[key] for key in map(batch.content, batch.open) if key in self._in_flight}
             known = await self._known(batch)
-            mine: dict[bytes, asyncio.Future[Reply]] = {}
+            mine: dict[_Content, asyncio.Future[Reply]] = {}
             waiting: dict[int, asyncio.Future[Reply]] = {}
             pay: list[int] = []
             for index in batch.open:
-                key = batch.key(index)
-                if key in known:
-                    self._keep_shared(batch, index, known[key])
+                key = batch.content(index)
+                if batch.key(index) in known:
+                    self._keep_shared(batch, index, known[batch.key(index)])
                 elif batch.requests[index].deterministic and (future := flying.get(key) or self._in_flight.get(key)):
                     waiting[index] = future
                 else:
@@ -199,7 +229,7 @@ class Caller:
             batch.open = await self._wait(batch, waiting)
 
     async def _pay(
-        self, model: str, batch: Batch, pay: Sequence[int], mine: Mapping[bytes, asyncio.Future[Reply]]
+        self, model: str, batch: Batch, pay: Sequence[int], mine: Mapping[_Content, asyncio.Future[Reply]]
     ) -> None:
         """Makes the calls `pay`; those who wait for one of `mine` get it once it is committed."""
         try:
@@ -209,7 +239,7 @@ class Caller:
                 self._put(batch, index, shared=False)
             await self._ledger.flush()
             for index in pay:
-                key = batch.key(index)
+                key = batch.content(index)
                 if key in mine and not mine[key].done():
                     mine[key].set_result(batch.reply(index))
         finally:
@@ -238,9 +268,8 @@ class Caller:
         keys = list({batch.key(index) for index in batch.open if batch.requests[index].deterministic})
         if not keys:
             return {}
-        return {
-            key: from_row(call) for key, call in (await self._ledger.find_keys(keys)).items() if call.finish != "failed"
-        }
+        found = await self._ledger.find_keys(keys, batch.answerer)
+        return {key: from_row(call) for key, call in found.items() if call.finish != "failed"}
 
     async def _make(self, model: str, batch: Batch, pay: Sequence[int]) -> list[int]:
         """Makes the calls `pay`; commits the answered ones as they come and returns those that gave up."""
@@ -254,7 +283,7 @@ class Caller:
         def feed() -> Iterator[ChatRequest]:
             nonlocal sent
             for index in pay:
-                if self.draining:
+                if self.draining or self._tokens_spent():
                     return
                 sent += 1
                 self.meter.in_flight += 1
@@ -267,7 +296,7 @@ class Caller:
                 answered += 1
                 self._landed(1)
                 self.meter.made += 1
-                batch.replies[index] = reply = cleaned(reply)
+                batch.replies[index] = reply = received(batch.requests[index], reply)
                 self._tokens += (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
                 self._meter_reply(reply)
                 self._count_answer(batch, index)
@@ -281,6 +310,8 @@ class Caller:
         if answered < len(pay):
             await self._ledger.flush()
             await self._stop_if_draining()
+            if answered == sent and self._tokens_spent():
+                await self._stop_as_spent(len(pay) - answered)
             raise CallsFailed(
                 f"{model} answered {answered} of {len(pay)} calls and stopped",
                 remedy="This is a fault of the engine. `lbt-sim resume` tries the rest again.",
@@ -289,34 +320,45 @@ class Caller:
 
     def _refuse_failures(self, batch: Batch, failed: Sequence[int]) -> None:
         """Raises when too many calls gave up: a broken server is not an answer."""
-        if not failed:
-            return
-        batch.failed += [
+        charged = [
             index for index in failed if batch.requests[index].purpose in _CHARGED or batch.reply(index).transient
         ]
-        counted = batch.failed
-        if len(counted) > self._limits.failed * len(batch.requests):
-            raise CallsFailed(
-                f"{len(counted)} of {len(batch.requests)} calls gave up: {batch.reply(counted[0]).error}",
-                where=Place(key=str(batch.requests[counted[0]].path)),
-                remedy="What was answered is kept. When the model answers again, `lbt-sim resume` continues; "
-                "`budget.failed` says how many may give up.",
-            )
+        for index in charged:
+            self._tolerance.fail(batch.requests[index].path)
+        for index in charged:
+            alone = batch.requests[index].purpose in _ALONE and batch.reply(index).transient
+            if too_many := self._tolerance.exceeded(batch.requests[index].path, alone=alone):
+                failures, calls = too_many
+                raise CallsFailed(
+                    f"{failures} of {calls} calls gave up: {batch.reply(index).error}",
+                    where=Place(key=str(batch.requests[index].path)),
+                    remedy="What was answered is kept. When the model answers again, `lbt-sim resume` continues; "
+                    "`budget.failed` says how many of a step may give up.",
+                )
 
     async def _reserve(self, wanted: int) -> None:
         """Counts calls against the budget before they are sent: other batches are being sent meanwhile."""
-        calls, tokens = self._limits.calls, self._limits.tokens
-        spent_calls = calls is not None and self._paid + wanted > calls
-        if spent_calls or (tokens is not None and self._tokens >= tokens):
-            await self._idle.wait()  # what others have in flight is paid for too, and raising here would cancel it
-            limit = "calls" if spent_calls else "tokens"
-            spent = f"{self._paid:,} of {calls:,} calls" if spent_calls else f"{self._tokens:,} of {tokens:,} tokens"
-            raise BudgetExhausted(
-                f"the budget is spent: {spent}, and the next step needs {wanted:,} calls",
-                where=Place(key="budget"),
-                remedy=f"Raise it and go on: `lbt-sim resume RUN --set budget.{limit}=…`.",
-            )
+        if self._calls_spent(wanted) or self._tokens_spent():
+            await self._stop_as_spent(wanted)
         self._paid += wanted
+
+    def _calls_spent(self, wanted: int) -> bool:
+        return self._limits.calls is not None and self._paid + wanted > self._limits.calls
+
+    def _tokens_spent(self) -> bool:
+        return self._limits.tokens is not None and self._tokens >= self._limits.tokens
+
+    async def _stop_as_spent(self, wanted: int) -> None:
+        """Raises `BudgetExhausted` for `wanted` calls that are not made."""
+        limit = "calls" if self._calls_spent(wanted) else "tokens"
+        await self._idle.wait()  # what others have in flight is paid for too, and raising here would cancel it
+        spent = self._paid if limit == "calls" else self._tokens
+        raise BudgetExhausted(
+            f"the budget is spent: {spent:,} of {getattr(self._limits, limit):,} {limit}, and the next step needs "
+            f"{wanted:,} calls",
+            where=Place(key="budget"),
+            remedy=f"Raise it and go on: `lbt-sim resume RUN --set budget.{limit}=…`.",
+        )
 
     async def _stop_if_draining(self) -> None:
         if self.draining:
@@ -348,4 +390,5 @@ class Caller:
         self.meter.answered[path.round, path.step, path.agent] += 1
 
     def _put(self, batch: Batch, index: int, *, shared: bool) -> None:
+        batch.written[index] = True
         self._ledger.put(as_row(batch, index, shared=shared))

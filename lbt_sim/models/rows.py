@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from lbt_sim.ledger import StoredCall
-from lbt_sim.models.base import CallPath, ChatRequest, Finish, Reply
+from lbt_sim.ledger import StoredCall, at_server
+from lbt_sim.models.base import CallPath, ChatRequest, Finish, ModelInfo, Reply
 
-__all__ = ["Batch", "as_row", "cleaned", "from_row"]
+__all__ = ["Batch", "as_row", "from_row", "received"]
 
 
 class Batch:
     """Requests on their way to replies."""
 
-    def __init__(self, requests: Sequence[ChatRequest], identity: str) -> None:
+    def __init__(self, requests: Sequence[ChatRequest], info: ModelInfo) -> None:
         self.requests = requests
-        self.identity = identity
+        self.answerer = at_server(info.identity, info.server)
+        """Who answers, and where: equal calls share a reply where this is equal too."""
         self.replies: list[Reply | None] = [None] * len(requests)
         self.open = list(range(len(requests)))
         self.counted = 0
-        self.failed: list[int] = []
-        """Calls that gave up and count against the tolerance."""
+        self.written = [False] * len(requests)
+        """Which of them this process has put into the ledger."""
+        self._identity = info.identity
         self._keys: list[bytes | None] = [None] * len(requests)
 
     def key(self, index: int) -> bytes:
         """The content's key, made once."""
         found = self._keys[index]
         if found is None:
-            found = self._keys[index] = self.requests[index].key(self.identity)
+            found = self._keys[index] = self.requests[index].key(self._identity)
         return found
+
+    def content(self, index: int) -> tuple[str, bytes]:
+        """What calls that may share a reply have in common: who answers, and the key."""
+        return self.answerer, self.key(index)
 
     def reply(self, index: int) -> Reply:
         """A reply that is in."""
@@ -40,13 +46,22 @@ class Batch:
             raise RuntimeError(f"no reply for {self.requests[index].path}")
         return reply
 
+    def unwritten(self) -> Iterator[CallPath]:
+        """The paths that this process has put nothing at."""
+        return (request.path for request, written in zip(self.requests, self.written, strict=True) if not written)
+
     def complete(self) -> list[Reply]:
         """All replies, in the order of the requests."""
         return [self.reply(index) for index in range(len(self.replies))]
 
 
-def cleaned(reply: Reply) -> Reply:
-    """Text that SQLite and UTF-8 can hold: lone surrogates become question marks, now as when it is read back."""
+def received(request: ChatRequest, reply: Reply) -> Reply:
+    """A model's reply as it will be read back: text that SQLite and UTF-8 can hold, and whether it was drawn."""
+    return replace(_cleaned(reply), drawn=not request.deterministic)
+
+
+def _cleaned(reply: Reply) -> Reply:
+    """Lone surrogates become question marks."""
     parts = (reply.text, reply.reasoning, reply.error)
     if all(part is None or _whole(part) for part in parts):
         return reply
@@ -70,7 +85,7 @@ def as_row(batch: Batch, index: int, *, shared: bool) -> StoredCall:
         *path,
         batch.key(index),
         int(shared),
-        batch.identity,
+        batch.answerer,
         request.purpose,
         request.sampling.text,
         _choices(request.choices),
@@ -109,4 +124,5 @@ def from_row(call: StoredCall) -> Reply:
         error=call.error,
         transient=call.finish == "failed",
         seconds=call.seconds,
+        drawn=call.seed is not None,
     )

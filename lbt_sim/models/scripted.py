@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from pydantic import Field, field_validator
 
 from lbt_sim.models.base import ChatRequest, ModelInfo, Reply
-from lbt_sim.models.limits import in_completion_order
+from lbt_sim.models.limits import Gate, in_completion_order
 from lbt_sim.scenario.schema import Spec
 
 __all__ = ["ScriptedModel", "ScriptedSpec"]
@@ -55,6 +55,7 @@ class ScriptedModel:
 
     def __init__(self, script: ScriptedSpec | Handler, *, delay: float = 0.0) -> None:
         self.requests: list[ChatRequest] = []
+        self._gate = Gate(IN_FLIGHT)
         if isinstance(script, ScriptedSpec):
             text = json.dumps(script.replies)
             self._identity = f"scripted:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
@@ -79,7 +80,7 @@ class ScriptedModel:
 
     def create_many(self, requests: Iterable[ChatRequest]) -> AsyncIterator[tuple[int, Reply]]:
         """As `create`, `IN_FLIGHT` at a time."""
-        return in_completion_order(self.create, requests, IN_FLIGHT)
+        return in_completion_order(self.create, requests, self._gate)
 
     async def close(self) -> None:
         """Nothing to close."""

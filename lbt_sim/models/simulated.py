@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import Field
 
 from lbt_sim.models.base import ChatRequest, Head, ModelInfo, Reply
-from lbt_sim.models.limits import in_completion_order
+from lbt_sim.models.limits import Gate, in_completion_order
 from lbt_sim.scenario.schema import Spec
 
 __all__ = ["SimulatedModel", "SimulatedSpec"]
@@ -38,7 +38,7 @@ class SimulatedSpec(Spec):
     latency: float = Field(0.0, ge=0.0, le=60.0)
     """Seconds that each call takes, to try the timing of a design."""
     concurrency: int = Field(64, ge=1, le=10_000)
-    """Calls in flight at a time, where `latency` is not 0."""
+    """Calls in flight at a time, all batches together, where `latency` is not 0."""
     failures: float = Field(0.0, ge=0.0, le=1.0)
     """Share of calls that give up, to see how a scenario bears it."""
     logprobs: bool = True
@@ -92,6 +92,7 @@ class SimulatedModel:
 
     def __init__(self, spec: SimulatedSpec) -> None:
         self._spec = spec
+        self._gate = Gate(spec.concurrency)
         self._minds: OrderedDict[bytes, _Mind] = OrderedDict()
         self._writers: Mapping[str, Callable[[_Mind, ChatRequest, random.Random], str]] = {
             "ask": _ask,
@@ -120,12 +121,13 @@ class SimulatedModel:
             await asyncio.sleep(self._spec.latency)
         return self._answer(request)
 
-    async def create_many(self, requests: Iterable[ChatRequest]) -> AsyncIterator[tuple[int, Reply]]:
+    def create_many(self, requests: Iterable[ChatRequest]) -> AsyncIterator[tuple[int, Reply]]:
         """As `create`; without latency one after the other, giving way now and then."""
         if self._spec.latency:
-            async for result in in_completion_order(self.create, requests, self._spec.concurrency):
-                yield result
-            return
+            return in_completion_order(self.create, requests, self._gate)
+        return self._at_once(requests)
+
+    async def _at_once(self, requests: Iterable[ChatRequest]) -> AsyncIterator[tuple[int, Reply]]:
         for index, request in enumerate(requests):
             yield index, self._answer(request)
             if index % 256 == 255:
@@ -141,7 +143,9 @@ class SimulatedModel:
         mind = self._mind(request.head)
         if request.purpose == "answer":
             return self._exam_answer(mind, request)
-        text = self._writers[request.purpose](mind, request, random.Random(request.seed))
+        # As above: what is written at temperature 0 must not depend on the seed of whoever happens to pay for it.
+        seed = request.key("") if request.deterministic else request.seed
+        text = self._writers[request.purpose](mind, request, random.Random(seed))
         return Reply(text, prompt_tokens=_count(request), completion_tokens=len(text.split()))
 
     def _exam_answer(self, mind: _Mind, request: ChatRequest) -> Reply:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lbt_sim.grading.base import Grade
 from lbt_sim.models.base import CallPath, ChatRequest, Head, Reply
+from lbt_sim.models.labels import LEAST_MASS, mass
 from lbt_sim.roles.agent import ClassroomAgent
 from lbt_sim.tasks.base import Problem
 
@@ -93,14 +94,13 @@ def _verdict(verdict: Reply, answer: Reply) -> Grade:
     """Only the judge's own constrained reply counts; anything else is `invalid`, never a pass."""
     if verdict.finish == "failed":
         return Grade("failed", read_from="judge")
-    word = next(iter(re.findall("[a-z]+", verdict.text.casefold())), "")
-    if verdict.choice_logprobs is not None:
-        known = [
-            (value, name)
-            for value, name in zip(verdict.choice_logprobs, VERDICTS, strict=True)
-            if value is not None and math.isfinite(value)
-        ]
-        word = max(known)[1] if known else word
+    words = re.findall("[a-z]+", verdict.text.casefold())
+    named = [word for word in words if word in VERDICTS]
+    word = named[0] if named and named == words[:1] else ""  # 'Correct.' is a verdict; 'not correct', 'correct or wrong' are none
+    logprobs = verdict.choice_logprobs or ()
+    if not verdict.drawn and mass(logprobs) >= LEAST_MASS:
+        known = zip(logprobs, VERDICTS, strict=True)
+        word = max((value, name) for value, name in known if value is not None and math.isfinite(value))[1]
     if word == "correct":
         return Grade("correct", answer.text, "judge")
     return Grade("wrong", answer.text, "judge") if word == "wrong" else Grade("invalid", answer.text, "judge")

@@ -441,7 +441,7 @@ class BudgetSpec(Spec):
     tokens: PositiveInt | None = None
     """Prompt and completion tokens together."""
     failed: Share = 0.05
-    """Share of a step's calls that may give up; above it the run stops, resumable."""
+    """Share of a step's calls that may give up; above it the run stops, resumable. One call alone never stops it."""
 
 
 class ScenarioFile(Spec):

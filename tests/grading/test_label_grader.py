@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from lbt_sim.grading import Grade
 from lbt_sim.grading.labels import LabelGrader
 from lbt_sim.models.base import Reply
+from lbt_sim.models.labels import LEAST_MASS
 from lbt_sim.tasks.base import Problem
 
 YES_NO = LabelGrader(("Yes", "No"))
@@ -90,10 +91,10 @@ async def test_log_probabilities_decide_before_the_text():
 @pytest.mark.parametrize(
     ("logprobs", "label", "source"),
     [
-        ((None, -9.0), "No", "logprobs"),
+        ((None, -3.0), "No", "logprobs"),
         ((-1.0, -1.0), "Yes", "logprobs"),
         ((-math.inf, -math.inf), None, ""),
-        ((math.nan, -5.0), "No", "logprobs"),
+        ((math.nan, -3.0), "No", "logprobs"),
         ((None, None), None, ""),
         (None, None, ""),
     ],
@@ -102,6 +103,24 @@ async def test_log_probabilities_decide_before_the_text():
 async def test_missing_and_equal_log_probabilities(logprobs, label, source):
     grade = await graded(YES_NO, Reply("hm", choice_logprobs=logprobs))
     assert (grade.answer, grade.read_from) == (label, source)
+
+
+async def test_what_was_drawn_is_the_answer_however_unlikely():
+    likely_no = (math.log(0.2), math.log(0.8))
+    assert await graded(YES_NO, Reply("Yes", choice_logprobs=likely_no, drawn=True)) == Grade("correct", "Yes", "text")
+    assert await graded(YES_NO, Reply("No", choice_logprobs=likely_no, drawn=True)) == Grade("wrong", "No", "text")
+
+
+@pytest.mark.parametrize(("share", "label", "source"), [(LEAST_MASS * 1.01, "No", "logprobs"), (0.009, "Yes", "text")])
+async def test_labels_that_are_next_to_impossible_as_a_first_token_are_read_from_the_text(share, label, source):
+    reply = Reply("Well: yes", choice_logprobs=(math.log(share * 0.1), math.log(share * 0.9)))
+    grade = await graded(YES_NO, reply)
+    assert (grade.answer, grade.read_from) == (label, source)
+
+
+@pytest.mark.parametrize("label", ["*", "“", "not fair", "(b)", "a_b"])
+def test_a_reply_that_is_a_label_to_the_letter_is_that_label(label):
+    assert LabelGrader((label, "fair")).read(label) == label
 
 
 async def test_text_is_the_fallback_without_log_probabilities():

@@ -1,7 +1,10 @@
 import asyncio
 import importlib.util
+import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,9 @@ for line in sys.stdin:
     answer = json.loads(line)["answer"]
     if answer == "crash": os.kill(os.getpid(), signal.SIGSEGV)
     if answer == "hang": time.sleep(600)
+    if answer == "hang once" and not os.path.exists(__file__ + ".hung"):
+        open(__file__ + ".hung", "w").close()
+        time.sleep(600)
     if answer == "half": print('{"outcome": ', end="", flush=True); os._exit(1)
     outcome = answer if answer in ("memory", "error", "unread") else "same"
     print(json.dumps({"outcome": outcome, "read": answer}), flush=True)
@@ -36,7 +42,7 @@ async def grader(tmp_path, monkeypatch):
     worker.write_text(STAND_IN)
     monkeypatch.setattr(mathematics, "WORKER", worker)
     monkeypatch.setattr(mathematics, "find_spec", lambda name: name)
-    opened = MathGrader(seconds=0.5)
+    opened = MathGrader(seconds=0.5, patience=0.5)
     yield opened
     await opened.close()
 
@@ -86,6 +92,46 @@ async def test_what_ends_the_worker_costs_one_answer(grader, text, why):
     grades = await graded(grader, ("1", "fine"), ("1", text), ("1", "fine again"))
     assert [grade.outcome for grade in grades] == ["correct", "invalid", "correct"]
     assert grades[1] == Grade("invalid", None, why)
+
+
+async def test_a_worker_that_was_at_a_stop_is_asked_once_more(grader):
+    assert await graded(grader, ("1", "hang once"), ("1", "fine")) == [
+        Grade("correct", "hang once", "text"),
+        Grade("correct", "fine", "text"),
+    ]
+
+
+LIBRARIES = """
+import sys, time, types
+sys.modules["math_verify"] = types.ModuleType("math_verify")
+from lbt_sim.grading import worker
+
+def compare(gold, answer):
+    end = time.process_time() + 600
+    while answer == "computes" and time.process_time() < end: pass
+    if answer == "waits": time.sleep(1.5)
+    if answer == "hangs": time.sleep(600)
+    return {"outcome": "same", "read": answer}
+
+worker._compare = compare
+worker.main(0.5, float(sys.argv[1]), 2**33)
+"""
+
+
+def outcomes_of_the_worker(patience, *answers):
+    lines = "".join(json.dumps({"gold": "1", "answer": answer}) + "\n" for answer in answers)
+    command = [sys.executable, "-c", LIBRARIES, str(patience)]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, check=True)
+    return [json.loads(line)["outcome"] for line in done.stdout.splitlines()]
+
+
+def test_a_grade_takes_its_time_of_the_processor_and_not_of_the_clock():
+    found = outcomes_of_the_worker(60, "quick", "waits", "computes", "quick")
+    assert found == ["ready", "same", "same", "timeout", "same"]
+
+
+def test_what_neither_answers_nor_computes_is_given_up_by_the_clock():
+    assert outcomes_of_the_worker(2, "quick", "hangs", "quick") == ["ready", "same", "stalled", "same"]
 
 
 async def test_broken_is_not_wrong(grader):

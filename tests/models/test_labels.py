@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbt_sim.models.labels import distinct, pick, read_choices
+from lbt_sim.models.labels import distinct, mass, pick, read_choices
 
 LABELS = ("positive", "negative", "mixed")
 
@@ -70,6 +70,11 @@ def test_choices_are_distinct_when_one_token_can_tell_them_apart(
     choices: tuple[str, ...], first: dict[str, str] | None, expected: bool
 ) -> None:
     assert distinct(choices, first) is expected
+
+
+def test_the_mass_is_the_probability_of_all_choices_together() -> None:
+    assert mass((math.log(0.5), math.log(0.25), None)) == pytest.approx(0.75)
+    assert mass((math.nan, -math.inf, None)) == mass(()) == 0.0
 
 
 def test_greedy_picks_the_likeliest_and_the_first_of_equals() -> None:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 
 import pytest
 
 from lbt_sim.models.base import ChatRequest, Reply
-from lbt_sim.models.limits import HeadQueue, in_completion_order
+from lbt_sim.models.limits import Gate, Gates, HeadQueue, in_completion_order
 
 Ask = Callable[..., ChatRequest]
 
@@ -21,7 +21,7 @@ async def test_replies_come_as_they_are_done_each_index_once(ask: Ask) -> None:
 
     got = []
     gates["c"].set()
-    async for index, reply in in_completion_order(create, [ask(name) for name in "abc"], 3):
+    async for index, reply in in_completion_order(create, [ask(name) for name in "abc"], Gate(3)):
         got.append((index, reply.text))
         gates["a" if "a" not in dict(map(reversed, got)) else "b"].set()
     assert got == [(2, "c"), (0, "a"), (1, "b")]
@@ -46,7 +46,7 @@ async def test_the_limit_holds_and_requests_are_taken_only_when_there_is_room(as
         return Reply("x")
 
     done = 0
-    async for _ in in_completion_order(create, feed(), 4):
+    async for _ in in_completion_order(create, feed(), Gate(4)):
         done += 1
         assert taken <= done + 8
     assert (done, taken, most) == (20, 20, 4)
@@ -65,7 +65,7 @@ async def test_leaving_early_cancels_what_is_in_flight(ask: Ask) -> None:
             raise
         return Reply("never")
 
-    async with aclosing(in_completion_order(create, [ask("slow"), ask("quick")], 2)) as replies:
+    async with aclosing(in_completion_order(create, [ask("slow"), ask("quick")], Gate(2))) as replies:
         assert (await anext(replies))[0] == 1
     assert cancelled == ["slow"]
 
@@ -75,7 +75,7 @@ async def test_a_bug_in_an_engine_is_raised_where_the_replies_are_awaited(ask: A
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        async for _ in in_completion_order(create, [ask()], 2):
+        async for _ in in_completion_order(create, [ask()], Gate(2)):
             pass
 
 
@@ -83,7 +83,134 @@ async def test_no_requests_no_replies() -> None:
     async def create(request: ChatRequest) -> Reply:
         return Reply("x")
 
-    assert [pair async for pair in in_completion_order(create, [], 4)] == []
+    assert [pair async for pair in in_completion_order(create, [], Gate(4))] == []
+
+
+# --- one gate for all batches -------------------------------------------------------------------------------
+
+
+class Held:
+    """A model whose calls are answered one at a time, as a test says."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+        self.running: list[str] = []
+        self.most = 0
+        self._answers: dict[str, asyncio.Future[None]] = {}
+
+    def feed(self, ask: Ask, *names: str) -> Iterator[ChatRequest]:
+        for name in names:
+            self.taken.append(name)
+            yield ask(name)
+
+    async def create(self, request: ChatRequest) -> Reply:
+        self.running.append(request.last)
+        self.most = max(self.most, len(self.running))
+        try:
+            await self._answers.setdefault(request.last, asyncio.get_running_loop().create_future())
+        finally:
+            self.running.remove(request.last)
+        return Reply(request.last)
+
+    async def answer(self) -> None:
+        """Answers the call that has waited longest."""
+        self._answers[self.running[0]].set_result(None)
+        await settled()
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def drained(replies: AsyncIterator[tuple[int, Reply]]) -> list[str]:
+    return [reply.text async for _, reply in replies]
+
+
+async def test_many_batches_together_keep_the_limit_of_one(ask: Ask) -> None:
+    held, gate = Held(), Gate(4)
+    names = [[f"{batch}{n}" for n in range(5)] for batch in "abcdef"]
+    batches = [in_completion_order(held.create, held.feed(ask, *some), gate) for some in names]
+    tasks = [asyncio.create_task(drained(batch)) for batch in batches]
+    await settled()
+    while held.running:
+        assert len(held.taken) - len(held.running) == sum(future.done() for future in held._answers.values())
+        await held.answer()
+    assert [sorted(done) for done in await asyncio.gather(*tasks)] == names
+    assert held.most == 4
+
+
+async def test_a_batch_goes_through_the_gate_before_one_that_came_later(ask: Ask) -> None:
+    held, gate = Held(), Gate(2)
+    batches = [in_completion_order(held.create, held.feed(ask, *(f"{b}{n}" for n in range(3))), gate) for b in "abc"]
+    tasks = [asyncio.create_task(drained(batch)) for batch in batches]
+    await settled()
+    while held.running:
+        await held.answer()
+    await asyncio.gather(*tasks)
+    assert held.taken == ["a0", "a1", "a2", "b0", "b1", "b2", "c0", "c1", "c2"]
+
+
+@pytest.mark.parametrize("turns", range(12))
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_batch_that_is_cancelled_at_any_moment_leaves_its_room_to_others(
+    ask: Ask, waits: bool, turns: int
+) -> None:
+    held, gate = Held(), Gate(1)
+
+    def batch(name: str) -> asyncio.Task[list[str]]:
+        return asyncio.create_task(drained(in_completion_order(held.create, held.feed(ask, name), gate)))
+
+    if waits:  # it is let in, and cancelled some turns of the loop later
+        first = batch("first")
+        await settled()
+        dropped = batch("dropped")
+        await settled()
+        held._answers["first"].set_result(None)
+    else:
+        dropped = batch("dropped")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    dropped.cancel()
+    last = batch("last")
+    await settled()
+    await held.answer()
+    assert await last == ["last"]
+    assert not waits or await first == ["first"]
+    assert not gate.full
+
+
+async def test_a_call_that_is_cancelled_from_within_does_not_leave_anyone_waiting(ask: Ask) -> None:
+    async def create(request: ChatRequest) -> Reply:
+        raise asyncio.CancelledError
+
+    gate = Gate(1)
+    with pytest.raises(asyncio.CancelledError):
+        await drained(in_completion_order(create, [ask()], gate))
+    assert not gate.full
+
+
+async def test_a_fault_of_whoever_feeds_is_raised_too(ask: Ask) -> None:
+    def feed() -> Iterator[ChatRequest]:
+        yield ask()
+        raise ZeroDivisionError
+
+    async def create(request: ChatRequest) -> Reply:
+        return Reply("x")
+
+    gate = Gate(1)
+    with pytest.raises(ZeroDivisionError):
+        await drained(in_completion_order(create, feed(), gate))
+    assert not gate.full
+
+
+def test_who_names_the_same_server_gets_the_same_gate_and_the_smallest_limit_holds() -> None:
+    gates = Gates()
+    one = gates.of("http://a/v1", limit=8)
+    assert gates.of("http://a/v1", limit=32) is one
+    assert one.limit == 8
+    assert gates.of("http://a/v1", limit=4).limit == one.limit == 4
+    assert gates.of("http://b/v1", limit=4) is not one
 
 
 def test_requests_with_the_same_head_follow_each_other() -> None:

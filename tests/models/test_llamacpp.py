@@ -53,7 +53,8 @@ def said(text: str, **top: float) -> dict[str, Any]:
     if top:
         entries = [{"token": token, "logprob": value} for token, value in top.items()]
         choice["logprobs"] = {"content": [{"top_logprobs": entries}]}
-    return {"choices": [choice]}
+    usage = {"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 4}}
+    return {"choices": [choice], "usage": usage}
 
 
 @pytest.fixture
@@ -77,6 +78,21 @@ def test_choices_are_looked_for_deeper_before_the_text_is_asked_for(ask: Ask) ->
     reply = _answer(_Ask(native, lambda: False), ask(choices=CHOICES), cache=True)
     assert (reply.text, reply.choice_logprobs) == ("negative", (-9.0, -8.0))
     assert native.bodies[1]["top_logprobs"] > native.bodies[0]["top_logprobs"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "calls"),
+    [
+        ([said("negative", negative=-0.1)], 1),
+        ([said("The", The=-0.1), said("The", negative=-9.0)], 2),
+        ([said("The", The=-0.1), said("The", The=-0.1), said("negative")], 3),
+    ],
+)
+def test_every_look_is_paid_for(ask: Ask, answers: list[Any], calls: int) -> None:
+    native: Any = FakeNative(*answers)
+    reply = _answer(_Ask(native, lambda: False), ask(choices=CHOICES), cache=True)
+    assert reply.text == "negative"
+    assert (reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens) == (10 * calls, 4 * calls, calls)
 
 
 def test_choices_that_share_a_first_token_are_generated_by_grammar(ask: Ask) -> None:
@@ -172,6 +188,30 @@ async def test_many_are_answered_and_taken_as_there_is_room(ask: Ask, open_fake:
         assert taken <= done + 4
     await model.close()
     assert done == 6
+
+
+async def test_many_batches_together_take_on_one_call_more_than_are_computed(
+    ask: Ask, open_fake: Callable[..., LlamaCppModel]
+) -> None:
+    ahead = most_ahead = 0
+
+    def feed() -> Iterator[ChatRequest]:
+        nonlocal ahead, most_ahead
+        for _ in range(3):
+            ahead += 1
+            most_ahead = max(most_ahead, ahead)
+            yield ask()
+
+    async def batch(model: LlamaCppModel) -> None:
+        nonlocal ahead
+        async for _ in model.create_many(feed()):
+            ahead -= 1
+
+    model = open_fake(FakeNative(said("fine")))
+    await model.ready()
+    await asyncio.gather(*(batch(model) for _ in range(10)))
+    await model.close()
+    assert most_ahead <= 4  # two at a time, and two that have just been answered
 
 
 async def test_a_model_that_was_not_fetched_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,17 +6,21 @@ import asyncio
 import json
 import math
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from pydantic import ValidationError
 
-from lbt_sim.errors import ModelUnavailable
-from lbt_sim.models.base import ChatRequest, Head, Reply, Sampling, Turn
+from lbt_sim.errors import Interrupted, ModelUnavailable
+from lbt_sim.ledger import Ledger, LedgerReader
+from lbt_sim.models.base import CallPath, ChatRequest, Head, ModelInfo, Reply, Sampling, Turn
+from lbt_sim.models.limits import Gate, Gates
 from lbt_sim.models.openai import OpenAIModel, OpenAISpec
 from lbt_sim.models.openai_transport import QUARANTINE, Replica, _seconds
+from lbt_sim.models.recorded import Caller
 
 Ask = Callable[..., ChatRequest]
 Handler = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
@@ -198,6 +202,16 @@ async def test_without_a_choice_among_the_first_tokens_the_text_is_asked_for(
     assert (reply.text, reply.choice_logprobs) == ("Well, positive.", None)
     assert reply.prompt_tokens == 20  # both calls are counted
     assert [body["max_tokens"] for body in server.bodies] == [1, 8]
+
+
+async def test_choices_that_are_next_to_impossible_as_a_first_token_are_read_from_the_text(
+    server: Server, connect: Connect, ask: Ask
+) -> None:
+    looked = completion("<think>", first_tokens(**{"<think>": -0.001, "negative": -8.0, "positive": -9.0}))
+    server.answer(looked, completion("I would call it positive."))
+    reply = await (await connect()).create(ask(choices=CHOICES))
+    assert (reply.text, reply.choice_logprobs) == ("I would call it positive.", None)
+    assert (reply.prompt_tokens, reply.completion_tokens) == (20, 2)
 
 
 async def test_what_one_reply_lacks_does_not_change_how_the_next_is_read(
@@ -424,6 +438,114 @@ async def test_the_limit_of_calls_in_flight_is_kept(server: Server, connect: Con
     assert server.most == 4
 
 
+async def answered_slowly(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    await asyncio.sleep(0.01)
+    return web.json_response(completion())
+
+
+async def test_many_batches_together_keep_the_limit_and_take_on_no_more(
+    server: Server, connect: Connect, ask: Ask
+) -> None:
+    server.chat = answered_slowly
+    model = await connect(concurrency=4)
+    ahead = most_ahead = 0
+
+    def feed() -> Iterator[ChatRequest]:
+        nonlocal ahead, most_ahead
+        for _ in range(5):
+            ahead += 1
+            most_ahead = max(most_ahead, ahead)
+            yield ask()
+
+    async def batch() -> None:
+        nonlocal ahead
+        async for _ in model.create_many(feed()):
+            ahead -= 1
+
+    await asyncio.gather(*(batch() for _ in range(10)))
+    assert len(server.bodies) == 50
+    assert server.most == 4
+    assert most_ahead <= 2 * 4  # what is in flight, and what has just been answered
+
+
+async def test_models_at_one_server_keep_one_limit_the_smallest(server: Server, ask: Ask) -> None:
+    server.chat = answered_slowly
+    gates = Gates()
+    options: list[dict[str, Any]] = [
+        {"concurrency": 3},
+        {"concurrency": 8, "timeout": 9},
+        {"concurrency": 8, "url": server.url.replace("http://", "HTTP://") + "/"},
+    ]
+    models = [OpenAIModel(OpenAISpec(**({"model": "tiny", "url": server.url} | more))) for more in options]
+    for model in models:
+        model.share(gates)
+    for model in models:
+        await model.ready()
+
+    async def batch(model: OpenAIModel) -> int:
+        return len([reply async for _, reply in model.create_many([ask(str(n)) for n in range(8)])])
+
+    assert await asyncio.gather(*map(batch, models)) == [8, 8, 8]
+    for model in models:
+        await model.close()
+    assert server.most == 3
+
+
+async def test_models_that_share_only_some_replicas_keep_the_limit_of_each(
+    server: Server, connect: Connect, ask: Ask
+) -> None:
+    other = Server()
+    runner = await other.start()
+    server.chat = other.chat = answered_slowly
+    gates = Gates()
+    models = [
+        OpenAIModel(OpenAISpec(model="tiny", urls=urls, concurrency=2))
+        for urls in ([server.url], [server.url, other.url])
+    ]
+    for model in models:
+        model.share(gates)
+        await model.ready()
+
+    async def batch(model: OpenAIModel) -> int:
+        return len([reply async for _, reply in model.create_many([ask(str(n)) for n in range(12)])])
+
+    assert await asyncio.gather(*map(batch, models)) == [12, 12]
+    for model in models:
+        await model.close()
+    await runner.cleanup()
+    assert (server.most, other.most) == (2, 2)
+
+
+async def test_an_interrupt_lets_through_what_is_in_flight_and_no_batch_after_it(
+    server: Server, connect: Connect, ask: Ask, tmp_path: Path
+) -> None:
+    full, release = asyncio.Event(), asyncio.Event()
+
+    async def chat(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        if server.running == 4:
+            full.set()
+        await release.wait()
+        return web.json_response(completion())
+
+    server.chat = chat
+    model = await connect(concurrency=4)
+    async with Ledger(tmp_path) as ledger:
+        asks = Caller({"small": (model, await model.ready())}, ledger)
+        warm = Sampling(temperature=1.0)
+        exams = [
+            [ask(sampling=warm, path=CallPath(1, "exam", f"s{who}", f"p{n}")) for n in range(6)] for who in range(10)
+        ]
+        tasks = [asyncio.create_task(asks.ask_many("small", exam)) for exam in exams]
+        await full.wait()
+        asks.draining = True
+        release.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(error) for error in found} == {Interrupted}
+    assert len(server.bodies) == 4
+    with LedgerReader(tmp_path) as reader:
+        assert reader.count() == 4
+
+
 async def test_requests_with_one_head_stay_with_one_replica(server: Server, connect: Connect, ask: Ask) -> None:
     other = Server()
     runner = await other.start()
@@ -469,7 +591,7 @@ async def test_the_calls_of_a_dead_replica_go_to_the_next(server: Server, connec
 
 
 def test_losing_a_replica_moves_only_its_own_heads() -> None:
-    replicas = [Replica(f"http://host{n}/v1", 1) for n in range(4)]
+    replicas = [Replica(f"http://host{n}/v1", Gate(1)) for n in range(4)]
     digests = [bytes([n]) * 16 for n in range(64)]
     before = {digest: min(replicas, key=lambda replica: replica.rank(digest)) for digest in digests}
     after = {digest: min(replicas[1:], key=lambda replica: replica.rank(digest)) for digest in digests}
@@ -480,15 +602,53 @@ def test_losing_a_replica_moves_only_its_own_heads() -> None:
 # --- getting ready ----------------------------------------------------------------------------------------
 
 
+async def info_of(server: Server, **options: Any) -> ModelInfo:
+    model = OpenAIModel(OpenAISpec(**({"url": server.url, "model": "tiny"} | options)))
+    info = await model.ready()
+    await model.close()
+    return info
+
+
 async def test_ready_tells_who_answers(server: Server) -> None:
-    infos = []
-    for extra in ({}, {"min_p": 0.1}):
-        model = OpenAIModel(OpenAISpec(url=server.url, model="tiny", extra=extra))
-        infos.append(await model.ready())
-        await model.close()
-    assert infos[0].identity == "openai:tiny"
-    assert infos[0].detail["served"]["root"] == "org/tiny"
-    assert infos[1].identity.startswith("openai:tiny+")  # other parameters, other replies
+    info = await info_of(server)
+    assert (info.identity, info.server) == ("openai:tiny", server.url)
+    assert info.detail["root"] == "org/tiny"
+    assert (await info_of(server, extra={"min_p": 0.1})).identity.startswith("openai:tiny+")
+
+
+async def test_whatever_changes_how_choices_are_read_makes_another_model(server: Server) -> None:
+    identities = [(await info_of(server, logprobs=value)).identity for value in ("auto", True, False)]
+    assert len(set(identities)) == 3
+    assert (await info_of(server, timeout=9, concurrency=3)).identity == identities[0]
+
+
+async def test_a_model_that_has_moved_is_the_same_model_on_another_server(server: Server) -> None:
+    other = Server()
+    runner = await other.start()
+    here, there = await info_of(server), await info_of(other)
+    both = [await info_of(server, url=None, urls=urls) for urls in ([server.url, other.url], [other.url, server.url])]
+    await runner.cleanup()
+    assert {info.identity for info in (here, there, *both)} == {"openai:tiny"}
+    assert len({info.server for info in (here, there, *both)}) == 3
+    assert both[0].server == both[1].server
+
+
+@pytest.mark.parametrize(
+    ("entry", "root"),
+    [
+        ({}, None),
+        ({"root": "tiny"}, None),
+        ({"root": None}, None),
+        ({"root": "/models/tiny\ud800"}, "/models/tiny\ufffd"),
+    ],
+)
+async def test_what_a_server_says_that_a_name_stands_for_is_recorded_and_no_part_of_it(
+    server: Server, entry: dict[str, Any], root: str | None
+) -> None:
+    server.models = lambda: web.json_response({"data": [{"id": "tiny", **entry}]})
+    info = await info_of(server)
+    assert info.detail.get("root") == root
+    assert info.identity == "openai:tiny"
 
 
 async def test_nobody_there_is_said_with_a_command_to_try(connect: Connect) -> None:
@@ -583,6 +743,10 @@ async def test_a_redirect_is_not_followed(server: Server, connect: Connect) -> N
         ("http://localhost:8000", "http://localhost:8000/v1"),
         ("http://localhost:8000/v1/", "http://localhost:8000/v1"),
         ("https://host/openai/v1/chat/completions", "https://host/openai/v1"),
+        ("HTTP://GPU1:80/v1", "http://gpu1/v1"),
+        ("https://Host:443", "https://host/v1"),
+        ("https://host:80", "https://host:80/v1"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
     ],
 )
 def test_addresses_are_completed(url: str, expected: str) -> None:
@@ -597,6 +761,7 @@ def test_addresses_are_completed(url: str, expected: str) -> None:
         {"url": "localhost:8000"},
         {"url": "file:///etc/passwd"},
         {"url": "http://ann:s3cret@host/v1"},
+        {"url": "http://host:port/v1"},
         {"url": "http://a", "timeout": 0},
         {"url": "http://a", "concurrency": 0},
         {"url": "http://a", "extra": {"messages": []}},

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from lbt_sim.errors import BudgetExhausted, CallsFailed, Interrupted, LedgerMismatch, ReplayMiss
+from lbt_sim.errors import BudgetExhausted, CallsFailed, Interrupted, LbtError, LedgerMismatch, ReplayMiss
 from lbt_sim.ledger import Ledger, LedgerReader
 from lbt_sim.models.base import CallPath, ChatRequest, ModelInfo, Reply, Sampling
-from lbt_sim.models.limits import in_completion_order
+from lbt_sim.models.limits import Gate, in_completion_order
 from lbt_sim.models.recorded import Caller, Limits
 
 Ask = Callable[..., ChatRequest]
@@ -29,6 +29,7 @@ class Model:
         self.reply = reply
         self.asked: list[ChatRequest] = []
         self.hold = False
+        self.gate = Gate(4)
         self.gates: dict[str, asyncio.Event] = {}
 
     def open(self, *items: str) -> None:
@@ -46,7 +47,7 @@ class Model:
         return Reply(reply, prompt_tokens=10, completion_tokens=2) if isinstance(reply, str) else reply
 
     def create_many(self, requests: Iterable[ChatRequest]) -> AsyncIterator[tuple[int, Reply]]:
-        return in_completion_order(self.create, requests, 4)
+        return in_completion_order(self.create, requests, self.gate)
 
     async def close(self) -> None:
         pass
@@ -202,14 +203,95 @@ async def test_replay_asks_no_model(model: Model, exam: Any, tmp_path: Path) -> 
         before = await caller(model, ledger).ask_many("small", exam("a", "b"))
     model.asked.clear()
     async with Ledger(tmp_path) as ledger:
-        replayed = caller(model, ledger, replay=True)
-        assert await replayed.ask_many("small", exam("a", "b")) == before
+        assert await caller(model, ledger, replay=True).ask_many("small", exam("a", "b")) == before
         with pytest.raises(ReplayMiss, match="r1/exam/ann/c") as caught:
-            await replayed.ask_many("small", exam("a", "c"))
+            await caller(model, ledger, replay=True).ask_many("small", exam("a", "c"))
         assert "resume" in caught.value.remedy
         with pytest.raises(ReplayMiss):  # nor is an identical call an excuse
-            await replayed.ask_many("small", exam("c", last="a"))
+            await caller(model, ledger, replay=True).ask_many("small", exam("c", last="a"))
     assert model.asked == []
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_path_is_asked_once(model: Model, ledger: Ledger, exam: Any, tmp_path: Path, together: bool) -> None:
+    asks = caller(model, ledger)
+    twice = exam("a") + exam("a", last="something else")
+    if not together:
+        await asks.ask_many("small", twice[:1])
+    with pytest.raises(LbtError, match="r1/exam/ann/a") as caught:
+        await asks.ask_many("small", twice if together else twice[1:])
+    assert "report it" in caught.value.remedy
+    await ledger.flush()
+    assert kept(tmp_path) == ([] if together else ["a"])
+
+
+async def test_a_path_that_came_to_nothing_may_be_asked_again(
+    model: Model, ledger: Ledger, exam: Any, tmp_path: Path
+) -> None:
+    model.hold = True
+    model.open("a")
+    asks = caller(model, ledger)
+    task = asyncio.ensure_future(asks.ask_many("small", exam("a", "b")))
+    await settled()
+    task.cancel()
+    await settled()
+    model.open("b")
+    assert texts(await asks.ask_many("small", exam("b"))) == ["to b"]
+    with pytest.raises(LbtError, match="r1/exam/ann/a"):  # this one was answered
+        await asks.ask_many("small", exam("a"))
+    assert kept(tmp_path) == ["a", "b"]
+
+
+# --- models behind servers -----------------------------------------------------------------------------------
+
+
+def callers(ledger: Ledger, **served: tuple[Model, str]) -> Caller:
+    """A caller of models that all have one identity: name -> the model and its server."""
+    return Caller(
+        {name: (model, ModelInfo("openai:m", {}, server)) for name, (model, server) in served.items()}, ledger
+    )
+
+
+async def test_equal_calls_to_two_servers_under_one_name_are_two_calls(ledger: Ledger, exam: Any) -> None:
+    one, two = Model(lambda _: "one"), Model(lambda _: "two")
+    asks = callers(ledger, one=(one, "http://a/v1"), two=(two, "http://b/v1"), again=(one, "http://a/v1"))
+    assert texts(await asks.ask_many("one", exam("a", last="same"))) == ["one"]
+    assert texts(await asks.ask_many("two", exam("b", last="same"))) == ["two"]
+    assert texts(await asks.ask_many("again", exam("c", last="same"))) == ["one"]
+    assert (len(one.asked), len(two.asked), asks.meter.shared) == (1, 1, 1)
+
+
+async def test_equal_calls_in_flight_to_two_servers_are_two_calls(ledger: Ledger, exam: Any) -> None:
+    one, two = Model(lambda _: "one"), Model(lambda _: "two")
+    one.hold = True
+    asks = callers(ledger, one=(one, "http://a/v1"), two=(two, "http://b/v1"))
+    first = asyncio.ensure_future(asks.ask_many("one", exam("a", last="same")))
+    await settled()
+    async with asyncio.timeout(5):
+        assert texts(await asks.ask_many("two", exam("b", last="same"))) == ["two"]
+    one.open("a")
+    assert texts(await first) == ["one"]
+
+
+async def test_a_run_goes_on_when_its_server_has_moved(exam: Any, tmp_path: Path) -> None:
+    model = Model()
+    async with Ledger(tmp_path) as ledger:
+        before = await callers(ledger, small=(model, "http://a/v1")).ask_many("small", exam("a", "b"))
+    async with Ledger(tmp_path) as ledger:
+        after = await callers(ledger, small=(model, "http://elsewhere/v1")).ask_many("small", exam("a", "b", "c"))
+    assert after[:2] == before
+    assert [request.path.item for request in model.asked] == ["a", "b", "c"]
+    async with Ledger(tmp_path) as ledger:  # a replay knows the identity alone
+        asks = Caller({"small": (model, ModelInfo("openai:m"))}, ledger, replay=True)
+        assert await asks.ask_many("small", exam("a", "b", "c")) == after
+
+
+async def test_a_reply_tells_whether_it_was_drawn_now_and_when_it_is_read_back(exam: Any, tmp_path: Path) -> None:
+    requests = exam("greedy") + exam("drawn", sampling=SAMPLED)
+    for _ in range(2):
+        async with Ledger(tmp_path) as ledger:
+            replies = await caller(Model(), ledger).ask_many("small", requests)
+            assert [reply.drawn for reply in replies] == [False, True]
 
 
 # --- identical deterministic calls --------------------------------------------------------------------------
@@ -316,11 +398,14 @@ async def test_a_few_failures_are_data(model: Model, ledger: Ledger, exam: Any, 
 async def test_a_failure_of_the_run_is_counted_in_the_resumed_run_too(model: Model, exam: Any, tmp_path: Path) -> None:
     model.reply = failing("p3")
     async with Ledger(tmp_path) as ledger:
-        await caller(model, ledger, failed=0.5).ask_many("small", exam("p1", "p3"))
+        await caller(model, ledger).ask_many("small", exam("p1", "p3", purpose="answer"))
     async with Ledger(tmp_path) as ledger:
         again = caller(model, ledger)
-        await again.ask_many("small", exam("p1", "p3"))
-    assert (again.meter.made, again.meter.failed) == (0, 1)
+        await again.ask_many("small", exam("p1", "p3", purpose="answer"))
+        assert (again.meter.made, again.meter.failed) == (0, 1)
+        model.reply = failing("p5")
+        with pytest.raises(CallsFailed, match="2 of 3 calls gave up"):
+            await again.ask_many("small", exam("p5", purpose="answer"))
 
 
 async def test_more_failures_than_tolerated_stop_the_run_and_are_tried_anew(
@@ -343,11 +428,62 @@ async def test_more_failures_than_tolerated_stop_the_run_and_are_tried_anew(
 async def test_a_writing_step_that_can_never_be_answered_is_data_not_a_broken_server(
     model: Model, ledger: Ledger, exam: Any
 ) -> None:
-    model.reply = failing("a", transient=False)
-    assert (await caller(model, ledger).ask_many("small", exam("a", purpose="reflect")))[0].finish == "failed"
-    model.reply = failing("b", transient=True)
+    asks = caller(model, ledger)
+    model.reply = failing("a", "b", transient=False)
+    replies = await asks.ask_many("small", exam("a", "b", purpose="reflect"))
+    assert [reply.finish for reply in replies] == ["failed"] * 2
+    model.reply = failing("c", "d", transient=True)
     with pytest.raises(CallsFailed):
-        await caller(model, ledger).ask_many("small", exam("b", purpose="reflect"))
+        await asks.ask_many("small", exam("c", "d", purpose="reflect"))
+
+
+async def test_one_call_of_a_small_step_that_gave_up_does_not_stop_the_run(
+    model: Model, ledger: Ledger, exam: Any
+) -> None:
+    asks = caller(model, ledger)
+    model.reply = failing("ann", "bob")
+    assert (await asks.ask_many("small", exam("ann", purpose="discuss")))[0].finish == "failed"
+    with pytest.raises(CallsFailed, match="2 of 2 calls gave up: 503"):
+        await asks.ask_many("small", exam("bob", purpose="discuss"))
+
+
+async def test_the_share_that_may_give_up_is_of_the_whole_step_in_all_its_batches(
+    model: Model, ledger: Ledger, exam: Any
+) -> None:
+    asks = caller(model, ledger, failed=0.1)
+    model.hold = True
+    model.reply = failing("ann1", "ann2", "bob1")
+    batches = [exam(*(f"{who}{n}" for n in range(10)), agent=who, purpose="answer") for who in ("ann", "bob", "cy")]
+    model.open(*(request.path.item for batch in batches for request in batch))
+    replies = await asyncio.gather(*(asks.ask_many("small", batch) for batch in batches))
+    assert [reply.finish for batch in replies for reply in batch].count("failed") == 3  # a tenth of thirty
+    model.reply = failing("dan1")
+    model.open("dan1")
+    with pytest.raises(CallsFailed, match="4 of 31 calls gave up"):
+        await asks.ask_many("small", exam("dan1", agent="dan", purpose="answer"))
+
+
+async def test_each_step_and_round_has_a_share_of_its_own(model: Model, ledger: Ledger, ask: Ask) -> None:
+    asks = caller(model, ledger)
+    model.reply = lambda _: Reply("", "failed", error="503", transient=True)
+    for path in (CallPath(1, "ask", "ann"), CallPath(1, "discuss", "ann"), CallPath(2, "ask", "ann")):
+        assert (await asks.ask("small", ask(path=path, purpose="ask"))).finish == "failed"
+
+
+async def test_judgements_that_give_up_are_charged_however_final(model: Model, ledger: Ledger, exam: Any) -> None:
+    model.reply = failing("p1", "p2", transient=False)
+    with pytest.raises(CallsFailed, match="2 of 4 calls gave up"):
+        await caller(model, ledger).ask_many("small", exam("p1", "p2", "p3", "p4", purpose="judge"))
+
+
+async def test_an_agent_of_a_team_that_cannot_go_on_without_its_reply_is_asked_again_later(
+    model: Model, exam: Any, tmp_path: Path
+) -> None:
+    model.reply = failing("a")
+    async with Ledger(tmp_path) as ledger:
+        with pytest.raises(CallsFailed):
+            await caller(model, ledger).ask_many("small", exam("a", purpose="chat"))
+    assert kept(tmp_path) == []
 
 
 async def test_identical_calls_that_fail_one_after_the_other_are_counted_together(
@@ -453,6 +589,41 @@ async def test_a_budget_of_tokens_stops_the_run(model: Model, exam: Any, tmp_pat
     async with Ledger(tmp_path) as ledger:
         with pytest.raises(BudgetExhausted):
             await caller(model, ledger, tokens=24).ask_many("small", exam("c"))
+
+
+async def test_a_budget_of_tokens_that_is_spent_within_a_batch_ends_it_and_keeps_what_was_sent(
+    model: Model, ledger: Ledger, exam: Any, tmp_path: Path
+) -> None:
+    asks = caller(model, ledger, tokens=60)  # five calls
+    with pytest.raises(BudgetExhausted, match=r"of 60 tokens") as caught:
+        await asks.ask_many("small", exam(*(f"p{n}" for n in range(120))))
+    assert "budget.tokens" in caught.value.remedy
+    assert 5 <= len(model.asked) < 5 + model.gate.limit
+    assert sorted(kept(tmp_path)) == sorted(request.path.item for request in model.asked)
+    assert asks.meter.in_flight == 0
+
+
+async def test_a_budget_of_tokens_that_one_batch_spends_lets_what_others_sent_be_answered(
+    model: Model, ledger: Ledger, exam: Any, tmp_path: Path
+) -> None:
+    model.hold = True
+    model.open(*(f"p{n}" for n in range(20)))
+    asks = caller(model, ledger, tokens=60)
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:  # the first error cancels the others, as in a run
+            group.create_task(asks.ask_many("small", exam("slow", agent="bob")))
+            group.create_task(asks.ask_many("small", exam(*(f"p{n}" for n in range(20)))))
+
+    whole = asyncio.ensure_future(run())
+    await settled()
+    assert not whole.done()
+    model.open("slow")
+    with pytest.raises(ExceptionGroup) as caught:
+        await whole
+    assert caught.group_contains(BudgetExhausted)
+    await ledger.flush()
+    assert "slow" in kept(tmp_path)
 
 
 # --- draining -----------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 from lbt_sim.errors import ScenarioError
 from lbt_sim.models import registry, scripted
+from lbt_sim.models.limits import Gates
+from lbt_sim.models.openai import OpenAIModel
 from lbt_sim.models.registry import EngineEntry, check_model, engine, engine_names, open_model
 from lbt_sim.scenario.schema import ModelSpec
 
@@ -77,6 +79,22 @@ def test_opening_touches_no_network_and_gives_a_model() -> None:
     spec = ModelSpec.model_validate({"engine": "openai", "model": "x", "url": "http://localhost:1"})
     model = open_model("big", spec)
     assert model.reads_facts is False
+
+
+def test_models_of_one_run_that_ask_the_same_server_go_through_its_gate_together() -> None:
+    said = {"engine": "openai", "model": "x", "url": "http://localhost:1"}
+    gates = Gates()
+    one, two = (
+        open_model(name, ModelSpec.model_validate({**said, "timeout": timeout}), gates=gates)
+        for name, timeout in (("one", 1), ("two", 2))
+    )
+    apart = open_model("three", ModelSpec.model_validate({**said, "url": "http://localhost:2"}), gates=gates)
+    assert isinstance(one, OpenAIModel)
+    assert isinstance(two, OpenAIModel)
+    assert isinstance(apart, OpenAIModel)
+    assert one._into is two._into
+    assert one._into is not apart._into
+    assert open_model("rules", ModelSpec(engine="simulated"), gates=gates).reads_facts
 
 
 @pytest.mark.usefixtures("package")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -30,10 +31,10 @@ def request(
     choices: tuple[str, ...] = LABELS,
     facts: Mapping[str, Any] | None = None,
     seed: int = 0,
+    temperature: float = 0.0,
 ) -> ChatRequest:
-    return ChatRequest(
-        CallPath(1, "step", "ann", last[:20]), knowing or head(), last, Sampling(), seed, choices, purpose, facts
-    )
+    path = CallPath(1, "step", "ann", last[:20])
+    return ChatRequest(path, knowing or head(), last, Sampling(temperature), seed, choices, purpose, facts)
 
 
 async def said(last: str, **more: Any) -> str:
@@ -41,7 +42,7 @@ async def said(last: str, **more: Any) -> str:
 
 
 async def written(purpose: Purpose, knowing: Head | None = None, seed: int = 0, **facts: Any) -> str:
-    asked = request("", purpose, knowing, (), facts, seed)
+    asked = request("", purpose, knowing, (), facts, seed, 0.7)
     return (await SimulatedModel(SimulatedSpec()).create(asked)).text
 
 
@@ -171,6 +172,15 @@ async def test_choosing_prefers_what_is_like_the_failures() -> None:
     assert min(picks.count(number) for number in "123") > 10
 
 
+async def test_what_is_written_at_temperature_0_follows_from_its_prompt_and_not_from_the_seed() -> None:
+    async def texts(temperature: float) -> set[str]:
+        asked = [request("", "discuss", None, (), {"turn": 1}, seed, temperature) for seed in range(12)]
+        return {(await SimulatedModel(SimulatedSpec()).create(each)).text for each in asked}
+
+    assert len(await texts(0.0)) == 1
+    assert len(await texts(0.7)) > 1
+
+
 async def test_the_first_material_knows_nothing_but_the_labels() -> None:
     rows = json.loads(await written("write", count=4, lecture=False))
     assert [row["answer"] for row in rows] == ["yes", "no", "yes", "no"]
@@ -202,6 +212,27 @@ async def test_many_answers_are_the_same_as_one_by_one_with_and_without_latency(
     for spec in (SimulatedSpec(), SimulatedSpec(latency=0.001, concurrency=4)):
         found: dict[int, Reply] = {n: reply async for n, reply in SimulatedModel(spec).create_many(iter(requests))}
         assert [found[n] for n in range(20)] == one_by_one
+
+
+async def test_many_batches_together_keep_the_limit() -> None:
+    running = most = 0
+
+    class Counted(SimulatedModel):
+        async def create(self, request: ChatRequest) -> Reply:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            reply = await super().create(request)
+            running -= 1
+            return reply
+
+    model = Counted(SimulatedSpec(latency=0.001, concurrency=4))
+
+    async def batch(number: int) -> int:
+        return len([reply async for _, reply in model.create_many([request(f"thing {number} {n}") for n in range(5)])])
+
+    assert await asyncio.gather(*map(batch, range(20))) == [5] * 20
+    assert most == 4
 
 
 async def test_the_share_of_calls_that_give_up_is_as_wanted_and_fixed_by_the_path() -> None:

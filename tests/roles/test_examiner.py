@@ -145,9 +145,10 @@ async def test_a_verdict_that_is_none_is_invalid(tmp_path: Path, verdict: str) -
         ((math.log(0.9), math.log(0.1)), "correct"),
         ((math.log(0.1), math.log(0.9)), "wrong"),
         ((math.log(0.5), math.log(0.5)), "wrong"),
-        ((None, -9.0), "wrong"),
-        ((-9.0, None), "correct"),
-        ((math.nan, -9.0), "wrong"),
+        ((None, -0.9), "wrong"),
+        ((-0.9, None), "correct"),
+        ((math.nan, -0.9), "wrong"),
+        ((-9.0, -12.0), "invalid"),  # the model was about to say something else: its text is read
         ((math.nan, math.nan), "invalid"),
         ((-math.inf, -math.inf), "invalid"),
         ((None, None), "invalid"),

@@ -61,7 +61,7 @@ def call(path: tuple[int, str, str, str, int], head: tuple[bytes, str], text: st
 
 
 def rounds_of(calls: int, students: int) -> int:
-    return max(calls // (students * ITEMS * BEAM + HELD_OUT), 1)
+    return max(-(-calls // (students * ITEMS * BEAM + HELD_OUT)), 1)
 
 
 def events_and_calls(calls: int, students: int) -> Iterator[Event | StoredCall]:
@@ -95,9 +95,7 @@ def events_and_calls(calls: int, students: int) -> Iterator[Event | StoredCall]:
             yield Event(f"r{round_}/selection", "selection", {
                 "round": round_, "strategy": "race", "candidates": rows, "answers": 240, "beam": beam, "rescore": None,
             })  # fmt: skip
-        head = head_of(beam[0], "teacher")
-        for number in range(HELD_OUT):
-            yield call((round_, "report", "teacher", f"h{number}", 0), head, rng.choice(LABELS), "answer")
+        yield from _held_out(round_, beam[0], rng)
         yield _report(round_, names, beam[0])
 
 
@@ -115,10 +113,27 @@ def _exam(round_: int, beam: list[str], names: list[str], rng: random.Random) ->
             outcomes = "".join("c" if a == b else "w" for a, b in zip(said, right, strict=True))
             yield Event(f"r{round_}/{material}/grades/{name}", "grades", {
                 "round": round_, "material": material, "student": name, "items": items, "outcomes": outcomes,
-                "answers": said, "read_from": {"logprobs": ITEMS},
+                "answers": said, "read_from": ["logprobs"] * ITEMS,
             })  # fmt: skip
         feedback = {"round": round_, "material": material, "failures": items, "text": "Many failed."}
         yield Event(f"r{round_}/{material}/feedback", "feedback", feedback)
+
+
+def _held_out(round_: int, material: str, rng: random.Random) -> Iterator[Event | StoredCall]:
+    items = [f"h{number}" for number in range(HELD_OUT)]
+    right = [LABELS[number % 2] for number in range(HELD_OUT)]
+    if round_ == 0:
+        asked = {"items": items, "questions": [f"Review {i}" for i in items], "answers": right}
+        yield Event("r0/held_out", "held_out", asked)
+    head = head_of(material, "teacher")
+    said = [rng.choice(LABELS) for _ in items]
+    for item, text in zip(items, said, strict=True):
+        yield call((round_, "report", "teacher", item, 0), head, text, "answer")
+    outcomes = "".join("c" if a == b else "w" for a, b in zip(said, right, strict=True))
+    yield Event(f"r{round_}/report/teacher", "reported", {
+        "round": round_, "material": material, "teacher": "teacher", "outcomes": outcomes, "answers": said,
+        "read_from": ["logprobs"] * HELD_OUT,
+    })  # fmt: skip
 
 
 def _report(round_: int, names: list[str], material: str) -> Event:

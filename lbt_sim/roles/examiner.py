@@ -96,7 +96,8 @@ def _verdict(verdict: Reply, answer: Reply) -> Grade:
         return Grade("failed", read_from="judge")
     words = re.findall("[a-z]+", verdict.text.casefold())
     named = [word for word in words if word in VERDICTS]
-    word = named[0] if named and named == words[:1] else ""  # 'Correct.' is a verdict; 'not correct', 'correct or wrong' are none
+    # 'Correct.' is a verdict; 'not correct' and 'correct or wrong' are none.
+    word = named[0] if named and named == words[:1] else ""
     logprobs = verdict.choice_logprobs or ()
     if not verdict.drawn and mass(logprobs) >= LEAST_MASS:
         known = zip(logprobs, VERDICTS, strict=True)

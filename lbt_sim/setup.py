@@ -8,12 +8,13 @@ from pathlib import Path
 
 from lbt_sim.classroom import Classroom, build_classroom
 from lbt_sim.classroom.example import example_cast
-from lbt_sim.errors import Place, ScenarioError, TemplateError
+from lbt_sim.errors import ScenarioError, TemplateError
 from lbt_sim.grading.load import check_grader, open_grader
-from lbt_sim.roles.uses import COMMON, MUST, NEEDED, USES
+from lbt_sim.roles.uses import NEEDED, misuses
 from lbt_sim.scenario.load import LoadedScenario, Seat, resolve_agents, resolve_classroom
 from lbt_sim.scenario.loaded import read_classroom
 from lbt_sim.scenario.schema import ScenarioFile
+from lbt_sim.scenario.validation import as_one
 from lbt_sim.seeds import Seeds
 from lbt_sim.tasks.base import Task
 from lbt_sim.tasks.load import load_task
@@ -105,22 +106,11 @@ def _check_templates(loaded: LoadedScenario, seats: Sequence[Seat]) -> None:
                 valid=sorted(seat.templates),
                 remedy=f"Add `{missing[0]}: …` under `prompts` in its agent's YAML, with a template file beside it.",
             )
-        for use, template in seat.templates.items():
-            if use not in USES:
-                raise TemplateError(
-                    f"'{use}' is not a use of a template",
-                    where=Place(template.file),
-                    valid=sorted(USES),
-                    remedy=f"Correct the key `prompts.{use}` in the YAML of the agent '{seat.agent.title}'.",
-                )
-            template.check(COMMON | USES[use])
-            lacking = sorted(MUST.get(use, frozenset()) - set(template.variables))
-            if lacking:
-                raise TemplateError(
-                    f"the template for '{use}' never says {{{{ {lacking[0]} }}}}",
-                    where=Place(template.file),
-                    remedy="Without it the prompt would not hold what it is about. Put it in.",
-                )
+    # Seats of one agent share its templates: what is wrong with one is told once.
+    shared = {id(template): (use, template) for seat in seats for use, template in seat.templates.items()}
+    mistakes = [mistake for use, template in shared.values() for mistake in misuses(use, template)]
+    if mistakes:
+        raise as_one(mistakes)
 
 
 def _check_method(prepared: Prepared) -> None:

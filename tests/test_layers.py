@@ -26,7 +26,7 @@ LAYERS: list[list[str]] = [
     ["roles"],
     ["lesson", "exam", "feedback", "revision", "selection", "reporting"],
     ["methods", "setup"],
-    ["preview", "folders", "runs", "transcript", "workspace"],
+    ["preview", "check_file", "folders", "runs", "transcript", "workspace"],
     ["doctor"],
     ["cli", "__main__"],
 ]

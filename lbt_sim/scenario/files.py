@@ -9,13 +9,11 @@ from typing import TypeVar, cast
 
 from pydantic import BaseModel
 
-from lbt_sim.errors import InputError, ScenarioError, nearest
+from lbt_sim.errors import ScenarioError, nearest
 from lbt_sim.library import FolderLayer, Layer, Library, Source, built_in
-from lbt_sim.prompts import Template
 from lbt_sim.scenario.json_schema import SCHEMA_KINDS, SchemaKind
 from lbt_sim.scenario.overrides import override
-from lbt_sim.scenario.schema import AgentFile
-from lbt_sim.scenario.validation import as_one, show, validate_model
+from lbt_sim.scenario.validation import show, validate_model
 from lbt_sim.scenario.yaml import Document, read_text, read_yaml
 
 __all__ = ["OwnFile", "file_kind", "own_file"]
@@ -68,24 +66,6 @@ class OwnFile:
             ScenarioError: Something does not fit.
         """
         return validate_model(self.document, model)
-
-    def templates(self, agent: AgentFile) -> dict[str, Template]:
-        """Use -> compiled template of an agent's file.
-
-        Raises:
-            InputError: Templates that are not there, or cannot be compiled; all of them.
-        """
-        templates: dict[str, Template] = {}
-        mistakes: list[InputError] = []
-        for use, path in agent.prompts.items():
-            try:
-                found = self.library.read(path, base=self.source.path, where=self.document.place(("prompts", use)))
-                templates[use] = Template(found.text, found.file)
-            except InputError as error:
-                mistakes.append(error)
-        if mistakes:
-            raise as_one(mistakes)
-        return templates
 
 
 def own_file(name: str, sets: Sequence[str] = ()) -> OwnFile:

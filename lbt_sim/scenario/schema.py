@@ -353,6 +353,8 @@ class ExamSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
+        if isinstance(value, (str, float)):
+            raise ValueError(f"found {value!r}; wanted a whole number of problems, or a mapping")  # noqa: TRY004 - pydantic's way
         return {"problems": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 

@@ -11,14 +11,14 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel
 
 from lbt_sim.errors import InputError, ScenarioError, TemplateError, nearest
-from lbt_sim.library import Kind, Library
+from lbt_sim.library import Kind, Library, Source
 from lbt_sim.prompts import Template
 from lbt_sim.scenario.loaded import LoadedScenario
 from lbt_sim.scenario.schema import AgentFile, PersonaFile, SamplingSpec, SeatSpec, TraitsSpec
 from lbt_sim.scenario.validation import as_one, show, validate_model
 from lbt_sim.scenario.yaml import Document, KeyPath, dotted, read_yaml
 
-__all__ = ["Role", "Seat", "missing_names", "resolve_agents"]
+__all__ = ["Role", "Seat", "missing_names", "read_templates", "resolve_agents"]
 
 Role = Literal["teacher", "assistant", "student", "examiner"]
 Model = TypeVar("Model", bound=BaseModel)
@@ -210,17 +210,38 @@ def _agent(loaded: LoadedScenario, entry: _Entry, found: _Found) -> tuple[AgentF
         source = loaded.library.find("agents", name, where=loaded.place(key))
         document = read_yaml(source.text, source.file)
         agent = validate_model(document, AgentFile)
-        templates: dict[str, Template] = {}
-        for use, path in agent.prompts.items():
-            text = loaded.library.read(path, base=source.path, where=document.place(("prompts", use)))
-            templates[use] = Template(text.text, text.file)
-        found.agents[name] = agent, templates
+        found.agents[name] = agent, read_templates(agent, loaded.library, source, document)
     agent = found.agents[name][0]
     if agent.role != entry.role:
         valid = [one for one in loaded.library.names("agents") if one == entry.role]
         what = f"the agent '{name}' is for the role '{agent.role}'; this seat is the {entry.role}'s"
         raise loaded.error(key, what, valid, remedy=f"Name an agent whose `role` is {entry.role}.")
     return found.agents[name]
+
+
+def read_templates(agent: AgentFile, library: Library, source: Source, document: Document) -> dict[str, Template]:
+    """Use -> compiled template of an agent.
+
+    Args:
+        agent: What its file says.
+        library: Where templates are looked up, first beside the file.
+        source: The file.
+        document: The file, with line numbers.
+
+    Raises:
+        InputError: Templates that are not there, or cannot be compiled; all of them.
+    """
+    templates: dict[str, Template] = {}
+    mistakes: list[InputError] = []
+    for use, path in agent.prompts.items():
+        try:
+            found = library.read(path, base=source.path, where=document.place(("prompts", use)))
+            templates[use] = Template(found.text, found.file)
+        except InputError as error:
+            mistakes.append(error)
+    if mistakes:
+        raise as_one(mistakes)
+    return templates
 
 
 def _persona(loaded: LoadedScenario, entry: _Entry, found: _Found) -> PersonaFile | None:

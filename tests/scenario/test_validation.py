@@ -33,6 +33,8 @@ def mistake(body: str) -> ScenarioError:
         ("method: {exam: true}", "method.exam", "found true; wanted a mapping"),
         ("method: {revise: [rewrit]}", "method.revise.operators[0]", "did you mean 'rewrite'?"),
         ("method: {revise: []}", "method.revise.operators", "wanted at least 1"),
+        ("method: {exam: ten}", "method.exam", "found 'ten'; wanted a whole number of problems, or a mapping"),
+        ("method: {exam: 2.5}", "method.exam", "wanted a whole number of problems"),
         ("method: {select: {by: students_}}", "method.select.by", "did you mean 'students'?"),
         ("budget: {calls: -5}", "budget.calls", "found -5; wanted more than 0"),
         ("budget: {failed: 1.5}", "budget.failed", "found 1.5; wanted at most 1"),

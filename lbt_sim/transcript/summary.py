@@ -245,8 +245,9 @@ def next_commands(result: Mapping[str, Any], look: Look = UNICODE) -> Text:
         fork = command_line("fork", run, "--from-round", "1", "--set", "method.revise.feedback=none")
         pairs.append((fork, "the control: without feedback"))
     pairs = pairs[:3]
-    wide = max(len(command) for command, _ in pairs)
+    # The purpose first: a long command then runs over the line's end as one piece.
+    wide = max(len(purpose) for _, purpose in pairs)
     text = Text()
     for command, purpose in pairs:
-        text.append("\n" if text else "").append(command.ljust(wide + 2)).append(purpose, "lbt.label")
+        text.append("\n" if text else "").append(purpose.ljust(wide + 2), "lbt.label").append(command)
     return text

@@ -84,21 +84,21 @@ def test_what_the_material_scored_on_the_reserve_has_a_column_where_it_was_measu
 def test_the_next_commands_can_be_pasted():
     lines = next_commands(result(report(0, 0.5), report(4, 0.6))).plain.splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith("lbt-sim show 'runs/a b' ")
-    assert lines[1].startswith("lbt-sim show 'runs/a b' --round 4 ")
-    assert "--from-round 1 --set method.revise.feedback=none" in lines[2]
+    assert lines[0].endswith("  lbt-sim show 'runs/a b'")
+    assert lines[1].endswith("  lbt-sim show 'runs/a b' --round 4")
+    assert lines[2].endswith("  lbt-sim fork 'runs/a b' --from-round 1 --set method.revise.feedback=none")
 
 
 def test_the_next_commands_are_as_this_one_was_given(monkeypatch):
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
-    assert next_commands(result(report(0, 0.5))).plain.startswith("uv run lbt-sim show 'runs/a b' ")
+    assert next_commands(result(report(0, 0.5))).plain.splitlines()[0].endswith("  uv run lbt-sim show 'runs/a b'")
 
 
 def test_a_run_that_stopped_is_resumed_first():
-    assert next_commands(result(status="failed")).plain.startswith("lbt-sim resume 'runs/a b'")
+    assert next_commands(result(status="failed")).plain.splitlines()[0].endswith("  lbt-sim resume 'runs/a b'")
 
 
 def test_commands_are_never_broken_over_lines():
     screen = Screen(color=False, width=40, height=30)
     print_summary(screen.console, result(report(0, 0.5), report(1, 0.5)))
-    assert any(line.startswith("lbt-sim fork 'runs/a b' --from-round 1 --set") for line in screen.text.splitlines())
+    assert any("lbt-sim fork 'runs/a b' --from-round 1 --set" in line for line in screen.text.splitlines())

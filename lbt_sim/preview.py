@@ -105,7 +105,7 @@ def _prompts_of(
     }
     agent = everyone[name]
     role = agent.seat.role
-    uses = uses_needed(prepared.file, role, rubric=prepared.task.grader == "rubric")
+    uses = uses_needed(prepared.file, agent.seat, rubric=prepared.task.grader == "rubric")
     item = next(p for p in prepared.task.train if p.question not in {e.question for e in material.exemplars})
     path = CallPath(1, "preview", name)
     head = agent.knowing(material) if isinstance(agent, Teacher) else agent.head(heard.get(name, Notes()))
@@ -137,8 +137,6 @@ def _prompts_of(
         "pupils": ["a student"],
     }
     asking = {"asker": "a student", "question": "…a question…"}
-    if agent.seat.agent.notes.keep == "summary":
-        uses |= {"summarise"}
     spoken: tuple[Purpose, ...] = ("ask", "discuss", "pass_on", "reply", "summarise")
     for use in spoken:
         if use in uses:

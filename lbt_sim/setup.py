@@ -61,9 +61,12 @@ def prepare(loaded: LoadedScenario) -> Prepared:
     return prepared
 
 
-def uses_needed(file: ScenarioFile, role: str, *, rubric: bool) -> set[str]:
-    """The templates that someone with `role` needs in this scenario."""
+def uses_needed(file: ScenarioFile, seat: Seat, *, rubric: bool) -> set[str]:
+    """The templates that whoever sits here needs in this scenario."""
+    role = seat.role
     uses = set(NEEDED[role])
+    if seat.agent.notes.keep == "summary":
+        uses |= {"summarise"}
     lesson, method = file.lesson, file.method
     if role == "teacher":
         lecture = method.material == "lecture"
@@ -89,15 +92,13 @@ def uses_needed(file: ScenarioFile, role: str, *, rubric: bool) -> set[str]:
 
 def _check_templates(loaded: LoadedScenario, seats: Sequence[Seat]) -> None:
     for seat in seats:
-        needed = uses_needed(loaded.file, seat.role, rubric=loaded.file.task.grader == "rubric")
-        if seat.agent.notes.keep == "summary":
-            if seat.role != "student":
-                raise loaded.error(
-                    "cast",
-                    f"the {seat.role} '{seat.name}' is to keep a summary, which only students do",
-                    remedy="In its agent's YAML, use `notes: {keep: all}` or `{keep: last}`.",
-                )
-            needed |= {"summarise"}
+        if seat.agent.notes.keep == "summary" and seat.role != "student":
+            raise loaded.error(
+                "cast",
+                f"the {seat.role} '{seat.name}' is to keep a summary, which only students do",
+                remedy="In its agent's YAML, use `notes: {keep: all}` or `{keep: last}`.",
+            )
+        needed = uses_needed(loaded.file, seat, rubric=loaded.file.task.grader == "rubric")
         missing = sorted(needed - set(seat.templates))
         if missing:
             raise TemplateError(

@@ -13,6 +13,7 @@
     │   ├── BudgetExhausted       the scenario's budget is spent
     │   ├── LedgerMismatch        what is asked for is not what the ledger holds at that path
     │   ├── ReplayMiss            replay met a call that was never recorded
+    │   ├── ServerLost            a server of ours that cannot be brought back; nothing is charged to anybody
     │   └── RunSpoiled            what the run was given turned out wrong on the way; `resume` would meet it again
     └── Interrupted               exit status 130: asked to stop; `resume` continues
 
@@ -41,6 +42,7 @@ __all__ = [
     "RunLocked",
     "RunSpoiled",
     "ScenarioError",
+    "ServerLost",
     "TaskError",
     "TemplateError",
     "nearest",
@@ -161,6 +163,10 @@ class LedgerMismatch(RunError):
 
 class ReplayMiss(RunError):
     """Replay met a call that the ledger does not hold."""
+
+
+class ServerLost(RunError):
+    """A server of ours died or hung, and could not be brought back; no call is charged for it."""
 
 
 class RunSpoiled(RunError):

@@ -26,7 +26,7 @@ from lbt_sim.models.limits import Gates, in_completion_order
 from lbt_sim.models.openai_transport import Failure, Limits, Replica, Transport
 from lbt_sim.scenario.schema import Spec
 
-__all__ = ["OpenAIModel", "OpenAISpec"]
+__all__ = ["OpenAIModel", "OpenAISpec", "address"]
 
 TOP = 20
 """First tokens that are asked for: the most that OpenAI's API and vLLM's default allow."""
@@ -60,10 +60,10 @@ class OpenAISpec(Spec):
 
     @field_validator("url", "urls")
     @classmethod
-    def _addresses(cls, value: str | list[str] | None) -> str | list[str] | None:
+    def addresses(cls, value: str | list[str] | None) -> str | list[str] | None:
         if value is None:
             return None
-        return _address(value) if isinstance(value, str) else [_address(url) for url in value]
+        return address(value) if isinstance(value, str) else [address(url) for url in value]
 
     @field_validator("extra")
     @classmethod
@@ -268,7 +268,7 @@ def _identity(spec: OpenAISpec) -> str:
     return f"openai:{spec.model}{sent}{read}"
 
 
-def _address(url: str) -> str:
+def address(url: str) -> str:
     """The address in one spelling: two entries that name the same server are to be known as such."""
     parts = urlsplit(url.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:

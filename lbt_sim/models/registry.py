@@ -45,11 +45,11 @@ class EngineEntry:
     summary: str = ""
 
 
-def _built_in(name: str, prefix: str, summary: str) -> EngineEntry:
-    """The engine in `lbt_sim.models.<name>`, whose classes are `<prefix>Spec` and `<prefix>Model`."""
+def _built_in(name: str, prefix: str, summary: str, module: str = "") -> EngineEntry:
+    """The engine in `lbt_sim.models.<module or name>`, whose classes are `<prefix>Spec` and `<prefix>Model`."""
 
     def load(kind: str) -> Any:
-        return getattr(import_module(f"lbt_sim.models.{name}"), prefix + kind)
+        return getattr(import_module(f"lbt_sim.models.{module or name}"), prefix + kind)
 
     def spec() -> type[BaseModel]:
         found: type[BaseModel] = load("Spec")
@@ -66,6 +66,7 @@ ENGINES: dict[str, EngineEntry] = {
     entry.name: entry
     for entry in (
         _built_in("llamacpp", "LlamaCpp", "llama.cpp inside this process, with a GGUF file"),
+        _built_in("vllm", "Vllm", "vLLM servers on this machine's GPUs (or its CPU), started and watched", "vllm.model"),
         _built_in("openai", "OpenAI", "any OpenAI-compatible server, or several replicas of one"),
         _built_in("simulated", "Simulated", "rule-based learners, seeded and instant; no language model"),
         _built_in("scripted", "Scripted", "replies written down beforehand, for tests"),

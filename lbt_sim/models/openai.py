@@ -60,7 +60,7 @@ class OpenAISpec(Spec):
 
     @field_validator("url", "urls")
     @classmethod
-    def addresses(cls, value: str | list[str] | None) -> str | list[str] | None:
+    def _addresses(cls, value: str | list[str] | None) -> str | list[str] | None:
         if value is None:
             return None
         return address(value) if isinstance(value, str) else [address(url) for url in value]

@@ -66,7 +66,7 @@ ENGINES: dict[str, EngineEntry] = {
     entry.name: entry
     for entry in (
         _built_in("llamacpp", "LlamaCpp", "llama.cpp inside this process, with a GGUF file"),
-        _built_in("vllm", "Vllm", "vLLM servers on this machine's GPUs (or its CPU), started and watched", "vllm.model"),
+        _built_in("vllm", "Vllm", "vLLM servers on GPUs of this machine (or its CPU), watched", "vllm.model"),
         _built_in("openai", "OpenAI", "any OpenAI-compatible server, or several replicas of one"),
         _built_in("simulated", "Simulated", "rule-based learners, seeded and instant; no language model"),
         _built_in("scripted", "Scripted", "replies written down beforehand, for tests"),

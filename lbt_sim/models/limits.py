@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from itertools import count
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count, islice
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from lbt_sim.models.base import ChatRequest, Reply
 
-__all__ = ["Gate", "Gates", "HeadQueue", "SharesGates", "in_completion_order"]
+__all__ = ["Gate", "Gates", "Group", "HeadQueue", "SharesGates", "in_completion_order", "in_groups"]
 
 T = TypeVar("T")
+
+Group = list[ChatRequest]
+"""Requests that go out together."""
 
 
 class Gate:
@@ -24,48 +30,114 @@ class Gate:
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self._limit = limit
         self._inside = 0
-        self._line: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._line: list[_Waiter] = []
         self._numbers = count()
+
+    @property
+    def limit(self) -> int:
+        """How many may be inside. Raised, it lets in at once; lowered, it sends nobody away."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = limit
+        self._let_in()
+
+    @property
+    def inside(self) -> int:
+        """How many calls are in."""
+        return self._inside
 
     @property
     def full(self) -> bool:
         """Whether the next one would have to wait."""
-        return self._inside >= self.limit
+        return self._inside >= self._limit
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._line)
 
     def place(self) -> int:
         """A place at the end of the line."""
         return next(self._numbers)
 
-    async def enter(self, place: int) -> None:
-        """Waits for room, and takes it; each time is to be followed by one `leave`."""
-        if not self.full:  # then nobody waits either: whoever leaves lets in the next
-            self._inside += 1
-            return
-        let_in = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._line, (place, next(self._numbers), let_in))
+    async def enter(self, place: int, most: int = 1, *, all_: bool = False) -> int:
+        """Waits for room for one call, and takes it for up to `most`, as far as there is any.
+
+        Args:
+            place: The place in the line.
+            most: How many calls want in.
+            all_: Wait until there is room for all of them; more than the limit go in alone.
+
+        Returns:
+            How many calls were let in: so many are to `leave`.
+        """
+        waiter = _Waiter(place, next(self._numbers), most, most if all_ else 1)
+        if not self._line and (taken := self._room_for(waiter)):
+            self._inside += taken
+            return taken
+        let_in: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        waiter.let_in = let_in
+        heapq.heappush(self._line, waiter)
         try:
-            await let_in
+            return await let_in
         except asyncio.CancelledError:
-            if not let_in.cancelled():  # let in and cancelled at the same time
-                self.leave()
+            if let_in.done() and not let_in.cancelled():  # let in and cancelled at the same time
+                self.leave(let_in.result())
+            else:
+                self._let_in()  # whoever stood behind may need less room
             raise
 
-    def leave(self) -> None:
+    def leave(self, calls: int = 1) -> None:
         """Makes room for the next."""
-        self._inside -= 1
-        while self._line and not self.full:
-            _, _, let_in = heapq.heappop(self._line)
-            if not let_in.done():
-                self._inside += 1
-                let_in.set_result(None)
+        self._inside -= calls
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._line:
+            first = self._line[0]
+            if first.let_in is None or first.let_in.done():
+                heapq.heappop(self._line)
+            elif taken := self._room_for(first):
+                heapq.heappop(self._line)
+                self._inside += taken
+                first.let_in.set_result(taken)
+            else:
+                return
+
+    def _room_for(self, waiter: _Waiter) -> int:
+        """How many of the waiter's calls may go in now."""
+        room = self._limit - self._inside
+        if room >= waiter.least:
+            return min(room, waiter.most)
+        return waiter.least if not self._inside else 0
+
+    @asynccontextmanager
+    async def room(self, calls: int = 1) -> AsyncIterator[None]:
+        """Room for so many calls, all of them at once."""
+        taken = await self.enter(self.place(), calls, all_=True)
+        try:
+            yield
+        finally:
+            self.leave(taken)
 
     async def __aenter__(self) -> None:
         await self.enter(self.place())
 
     async def __aexit__(self, *_: object) -> None:
         self.leave()
+
+
+@dataclass(order=True, slots=True)
+class _Waiter:
+    place: int
+    number: int
+    most: int
+    least: int
+    let_in: asyncio.Future[int] | None = field(default=None, compare=False)
 
 
 class Gates:
@@ -95,48 +167,92 @@ async def in_completion_order(
 ) -> AsyncIterator[tuple[int, Reply]]:
     """Make calls, as many at a time as `gate` lets in, and yield (index, reply) as each is done.
 
-    The next request is taken from the iterable only once the gate has let it in: what was taken is in flight. Leaving
-    the iterator (`aclosing`, cancellation) cancels what is in flight and starts nothing more.
+    As `in_groups`, with every request by itself.
 
     Args:
         create: Makes one call.
         requests: May end early: whoever feeds it stops it so.
         gate: One for all batches of a model.
     """
-    done: asyncio.Queue[tuple[int, Reply] | BaseException | None] = asyncio.Queue()
+
+    async def alone(group: Group) -> list[Reply]:
+        return [await create(group[0])]
+
+    async with aclosing(in_groups(alone, requests, gate, lambda group, request: False)) as replies:
+        async for pair in replies:
+            yield pair
+
+
+async def in_groups(
+    create: Callable[[Group], Awaitable[Sequence[Reply]]],
+    requests: Iterable[ChatRequest],
+    gate: Gate,
+    joins: Callable[[Group, ChatRequest], bool],
+    most: Callable[[], int] = lambda: 1,
+    pause: Callable[[Group], Awaitable[None]] | None = None,
+) -> AsyncGenerator[tuple[int, Reply], None]:
+    """Make calls in groups of neighbours, as many calls at a time as `gate` lets in; yield (index, reply) as they come.
+
+    The next request is taken from the iterable only once the gate has let it in: what was taken is in flight. Leaving
+    the iterator (`aclosing`, cancellation) cancels what is in flight and starts nothing more.
+
+    Args:
+        create: Makes a group's calls; replies in their order.
+        requests: May end early: whoever feeds it stops it so.
+        gate: One for all batches of a model.
+        joins: Whether a request goes with the group that stands before it.
+        most: How many calls may make a group now.
+        pause: Awaited after a group was sent, before more is taken.
+    """
+    done: asyncio.Queue[list[tuple[int, Reply]] | BaseException | None] = asyncio.Queue()
     tasks: set[asyncio.Task[None]] = set()
     started = answered = 0
 
-    async def work(index: int, request: ChatRequest) -> None:
-        done.put_nowait((index, await create(request)))
+    async def work(first: int, group: Group) -> None:
+        replies = await create(group)
+        if len(replies) != len(group):
+            raise RuntimeError(f"{len(replies)} replies to {len(group)} calls")
+        done.put_nowait(list(enumerate(replies, first)))
 
-    def ended(task: asyncio.Task[None]) -> None:
+    def ended(task: asyncio.Task[None], calls: int) -> None:
         # Here and not in `work`, which a cancelled task may never have begun.
         tasks.discard(task)
-        gate.leave()
+        gate.leave(calls)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             done.put_nowait(error)  # raised where the replies are awaited, so that none is missing unnoticed
 
-    async def feed() -> None:
+    def send(group: Group) -> None:
         nonlocal started
-        place = gate.place()
-        for index in count():
-            await gate.enter(place)
+        task = asyncio.create_task(work(started, group))
+        started += len(group)
+        tasks.add(task)
+        task.add_done_callback(partial(ended, calls=len(group)))
+
+    async def feed() -> None:
+        place, over = gate.place(), False
+        while not over:
+            taken = await gate.enter(place, max(1, most()))
+            groups: list[Group] = []
             try:
-                request = next(todo, None)
+                for request in islice(todo, taken):
+                    taken -= 1
+                    if groups and joins(groups[-1], request):
+                        groups[-1].append(request)
+                    else:
+                        groups.append([request])
+                over = taken > 0
             except BaseException as error:
-                gate.leave()
+                gate.leave(taken + sum(map(len, groups)))
                 done.put_nowait(error)
                 return
-            if request is None:
-                gate.leave()
-                done.put_nowait(None)
-                return
-            started = index + 1
-            task = asyncio.create_task(work(index, request))
-            tasks.add(task)
-            task.add_done_callback(ended)
+            if taken:
+                gate.leave(taken)
+            for group in groups:
+                send(group)
+                if pause is not None and group is groups[-1]:
+                    await pause(group)
+        done.put_nowait(None)
 
     todo = iter(requests)
     feeder = asyncio.create_task(feed())
@@ -149,8 +265,9 @@ async def in_completion_order(
             elif isinstance(result, BaseException):
                 raise result
             else:
-                answered += 1
-                yield result
+                for pair in result:
+                    answered += 1
+                    yield pair
     finally:
         left = [feeder, *tasks]
         for task in left:

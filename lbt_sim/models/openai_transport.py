@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -26,7 +26,7 @@ import tenacity
 from lbt_sim.models.completions import server_error
 from lbt_sim.models.limits import Gate
 
-__all__ = ["BODY_LIMIT", "Failure", "Replica", "Transport", "decode"]
+__all__ = ["BODY_LIMIT", "Failure", "Life", "Limits", "Replica", "Transport", "decode"]
 
 BODY_LIMIT = 8 << 20
 """Bytes of an answer; the rest is not read."""
@@ -36,6 +36,8 @@ QUARANTINE = 5.0
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 CONFIGURATION = frozenset({401, 403, 404, 407})
 """Not worth another attempt now, but once somebody has put something right."""
+PUSHED_BACK = frozenset({429, 503})
+"""The server has more than it wants: not the call's fault."""
 HEADS = 4096
 TRY = 15.0
 
@@ -60,14 +62,73 @@ class Failure(Exception):
         self.after = after
 
 
-class Replica:
-    """A server, its limit, and how it is."""
+class Life(Protocol):
+    """Whoever looks after a replica's server: starts it anew when it dies, and knows where it is."""
 
-    def __init__(self, url: str, gate: Gate) -> None:
-        self.url = url
+    @property
+    def url(self) -> str:
+        """Its base address now."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether it answers, as far as is known: not while it is being started."""
+        ...
+
+    async def up(self) -> int:
+        """Waits until it answers; how often it has been started.
+
+        Raises:
+            ServerLost: It cannot be brought back.
+        """
+        ...
+
+    async def lost(self, generation: int) -> bool:
+        """Whether a call to that start of it failed because the server did: then it is to be sent again."""
+        ...
+
+
+class Replica:
+    """A server, its limit, and how it is.
+
+    Args:
+        url: Its base address.
+        gate: Its limit.
+        name: What stands for it where heads are dealt out; without it its address.
+        key: Its API key, where it has one of its own.
+        life: Who looks after it; its calls are then never charged for what the server does.
+        start: What every call's body begins with at this one: servers may call the same model by different names.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        gate: Gate,
+        *,
+        name: str | None = None,
+        key: str | None = None,
+        life: Life | None = None,
+        start: bytes = b"",
+    ) -> None:
+        self._url = url
         self.gate = gate
+        self.life = life
+        self.start = start
+        self.headers = {"Authorization": f"Bearer {key}"} if key else None
         self.down_until = 0.0
         self.resume_at = 0.0
+        self.calls = 0
+        """Calls in flight."""
+        self.finished = 0
+        """Calls that came back, whatever they brought."""
+        self.pushed_back = 0
+        """How often it said that it has more than it wants."""
+        self._name = (name or url).encode()
+
+    @property
+    def url(self) -> str:
+        """Its base address."""
+        return self.life.url if self.life else self._url
 
     def quarantine(self) -> None:
         """Pass it over for a while."""
@@ -75,15 +136,22 @@ class Replica:
 
     def rank(self, digest: bytes) -> bytes:
         """Rendezvous hashing: each head has its own order of replicas, and losing one moves only its heads."""
-        return blake2b(self.url.encode() + digest, digest_size=8).digest()
+        return blake2b(self._name + digest, digest_size=8).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long and how often."""
+    """How long and how often.
+
+    Attributes:
+        timeout: Seconds of one attempt.
+        retries: Further attempts after an error that may pass.
+        push_back: Seconds for which a server may send a call back (429, 503) before that counts as an attempt.
+    """
 
     timeout: float
     retries: int
+    push_back: float = 0.0
 
 
 class Transport:
@@ -110,19 +178,21 @@ class Transport:
         """Close all connections."""
         await self._session.close()
 
-    async def post(self, path: str, body: bytes, digest: bytes) -> Any:
+    async def post(self, path: str, body: bytes, digest: bytes, calls: int = 1) -> Any:
         """The JSON that a replica answers to `body`.
 
         Args:
             path: Below the replica's URL, with a leading slash.
             body: JSON.
             digest: Of the prompt's head: requests with the same head go to the same replica while it has room.
+            calls: How many calls the body holds.
 
         Raises:
             Failure: All attempts failed, or the request was refused.
+            ServerLost: The replica's server cannot be brought back.
         """
         try:
-            return await self._attempt(path, body, digest)
+            return await self._attempt(path, body, digest, calls)
         except Failure as failure:
             if not failure.retry or not self._limits.retries:
                 raise
@@ -135,7 +205,7 @@ class Transport:
             reraise=True,
         ):
             with attempt:
-                return await self._attempt(path, body, digest)
+                return await self._attempt(path, body, digest, calls)
         raise first  # not reached: tenacity raises what the last attempt raised
 
     async def try_once(self, replica: Replica, path: str, body: bytes | None = None) -> Any:
@@ -144,28 +214,56 @@ class Transport:
         Raises:
             Failure: It answers nothing that can be used.
         """
-        seconds = min(TRY, self._limits.timeout)
+        return decode(await self.read_once(replica, path, body), replica.url)
+
+    async def read_once(
+        self, replica: Replica, path: str, body: bytes | None = None, seconds: float | None = None
+    ) -> bytes:
+        """As `try_once`, the answer as it came; with `seconds` in place of `TRY`."""
+        seconds = min(seconds or TRY, self._limits.timeout)
         try:
             async with asyncio.timeout(seconds):
                 return await self._exchange(replica, "GET" if body is None else "POST", path, body)
         except TimeoutError:
             raise Failure(f"{replica.url} did not answer within {seconds:g} s", retry=True) from None
 
-    async def _attempt(self, path: str, body: bytes, digest: bytes) -> Any:
-        replica = self._choose(digest)
-        if (pause := replica.resume_at - time.monotonic()) > 0:
-            await asyncio.sleep(pause)
-        async with replica.gate:
+    async def _attempt(self, path: str, body: bytes, digest: bytes, calls: int) -> Any:
+        """An attempt, made again where it was not the call that failed: the server died, or was full."""
+        begun, pause = time.monotonic(), 0.05
+        while True:
+            replica = self._choose(digest)
+            if (rest := replica.resume_at - time.monotonic()) > 0:
+                await asyncio.sleep(rest)
+            generation = await replica.life.up() if replica.life else 0
             try:
-                answer = await self._exchange(replica, "POST", path, body)
+                async with replica.gate.room(calls):
+                    return await self._counted(replica, path, body, calls)
             except Failure as failure:
-                if failure.after:
-                    replica.resume_at = time.monotonic() + min(failure.after, RETRY_AFTER_LIMIT)
-                if failure.retry and failure.status in (0, 502, 503):
-                    replica.quarantine()
-                raise
-            replica.down_until = 0.0
-            return answer
+                if failure.status in PUSHED_BACK:
+                    replica.pushed_back += 1
+                if failure.retry and replica.life and await replica.life.lost(generation):
+                    continue
+                if failure.status in PUSHED_BACK and time.monotonic() - begun < self._limits.push_back:
+                    await asyncio.sleep(0 if failure.after else random.uniform(0.5, 1.0) * pause)
+                    pause = min(2 * pause, 2.0)
+                else:
+                    raise
+
+    async def _counted(self, replica: Replica, path: str, body: bytes, calls: int) -> Any:
+        replica.calls += calls
+        try:
+            answer = decode(await self._exchange(replica, "POST", path, replica.start + body), replica.url)
+        except Failure as failure:
+            if failure.after:
+                replica.resume_at = time.monotonic() + min(failure.after, RETRY_AFTER_LIMIT)
+            if failure.retry and failure.status in (0, 502, 503) and not replica.life:
+                replica.quarantine()
+            raise
+        finally:
+            replica.calls -= calls
+            replica.finished += calls
+        replica.down_until = 0.0
+        return answer
 
     def _choose(self, digest: bytes) -> Replica:
         """The head's replica, or, if it is down or full, the next one of the head's order that is not."""
@@ -178,15 +276,16 @@ class Transport:
             if len(self._order) > HEADS:
                 self._order.popitem(last=False)
         now = time.monotonic()
-        up = [replica for replica in order if replica.down_until <= now and replica.resume_at <= now]
+        up = [r for r in order if r.down_until <= now and r.resume_at <= now and (not r.life or r.life.alive)]
         if not up:
             return min(order, key=lambda replica: max(replica.down_until, replica.resume_at))
         return next((replica for replica in up if not replica.gate.full), up[0])
 
-    async def _exchange(self, replica: Replica, method: str, path: str, body: bytes | None) -> Any:
+    async def _exchange(self, replica: Replica, method: str, path: str, body: bytes | None) -> bytes:
         url = replica.url + path
         try:
-            async with self._session.request(method, url, data=body, allow_redirects=False) as response:
+            sent = self._session.request(method, url, data=body, headers=replica.headers, allow_redirects=False)
+            async with sent as response:
                 data = await _read(response)
                 status, headers = response.status, response.headers
         except TimeoutError:
@@ -199,7 +298,7 @@ class Transport:
             raise Failure(f"{replica.url}: {type(error).__name__}: {error}"[:300], transient=True) from error
         if status != 200:
             raise _refusal(replica.url, status, headers, data)
-        return decode(data, replica.url)
+        return data
 
 
 def decode(data: bytes, url: str) -> Any:

@@ -30,6 +30,7 @@ from lbt_sim.setup import Prepared, prepare
 __all__ = [
     "MANIFEST_FILE",
     "SCENARIO_FILE",
+    "SERVER_LOGS",
     "RunFolder",
     "create_run",
     "discard_unstarted",
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 SCENARIO_FILE, MANIFEST_FILE = "scenario.yaml", "manifest.json"
+SERVER_LOGS = "servers"
+"""The folder for the logs of servers that a run starts; it stays when the run could not be started, to be read."""
 _LOCK_FILE = ".lock"
 _UNFINISHED = {
     _LOCK_FILE,
@@ -130,7 +133,7 @@ def _refuse_taken(path: Path) -> None:
     """Refuses a folder that holds anything but what is left of a run whose making was cut short."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is there already, and is no folder", where=Place(key="--out"), remedy="Name another.")
-    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    names = ({entry.name for entry in path.iterdir()} if path.exists() else set()) - {SERVER_LOGS}
     if names and not (_LOCK_FILE in names and names <= _UNFINISHED):
         raise InputError(
             f"{path} is there already" + (" and holds a run" if MANIFEST_FILE in names else ""),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from lbt_sim.errors import (
@@ -23,6 +24,7 @@ from lbt_sim.events import Event, EventSink
 from lbt_sim.folders import (
     MANIFEST_FILE,
     SCENARIO_FILE,
+    SERVER_LOGS,
     RunFolder,
     create_run,
     fork_run,
@@ -34,9 +36,9 @@ from lbt_sim.grading.load import open_grader
 from lbt_sim.ledger import LEDGER_FILE, Ledger, LedgerReader
 from lbt_sim.methods.m3 import Start, m3
 from lbt_sim.models.base import ChatModel, ModelInfo
-from lbt_sim.models.limits import Gates
 from lbt_sim.models.recorded import Caller, Limits, Meter
 from lbt_sim.models.registry import open_model
+from lbt_sim.models.surroundings import Figures, Surroundings
 from lbt_sim.reporting import baselines
 from lbt_sim.roles.room import Context, seat_room
 from lbt_sim.roles.values import Material
@@ -52,6 +54,10 @@ _ALL_EDGES = 20_000
 Observe = Callable[[Meter, Caller], EventSink]
 
 
+def _nobody(text: str) -> None:
+    """Hears it, and says nothing."""
+
+
 @dataclass
 class Run:
     """Executes a run folder: new, interrupted or finished, the same way.
@@ -60,12 +66,16 @@ class Run:
         folder: The run.
         observe: Makes the sinks that watch it (live view, plain lines) once meter and caller are there.
         replay: Models are forbidden; the ledger must hold every call.
+        tell: Takes what a person should hear before there is anything to watch: that servers are being started.
     """
 
     folder: RunFolder
     observe: Sequence[Observe] = ()
     replay: bool = False
+    tell: Callable[[str], None] = _nobody
     caller: Caller | None = field(default=None, init=False)
+    _emit: EventSink | None = field(default=None, init=False)
+    _models: dict[str, ChatModel] = field(default_factory=dict, init=False)
 
     async def execute(self) -> dict[str, Any]:
         """Runs to the end; the result as `--json` prints it.
@@ -91,6 +101,7 @@ class Run:
                 for sink in sinks:
                     sink(event)
 
+            self._emit = emit
             ctx = Context(Seeds(prepared.file.seed), emit, self.caller)
             try:
                 rounds = await self._rounds(stack, ctx)
@@ -100,7 +111,8 @@ class Run:
                 raise _stopped(error, kept) from error
             emit(Event("done", "done", {"status": "done"}))
             await ledger.flush()
-        return self._result(rounds, time.monotonic() - started)
+            figures = await self._figures()
+        return self._result(rounds, time.monotonic() - started, figures)
 
     async def _rounds(self, stack: AsyncExitStack, ctx: Context) -> list[dict[str, Any]]:
         prepared = self.folder.prepared
@@ -124,34 +136,44 @@ class Run:
         """
         manifest = dict(self.folder.manifest)
         needed = models_needed(self.folder.prepared)
-        gates = Gates()
+        surroundings = Surroundings(logs=self.folder.path / SERVER_LOGS, tell=self._told)
+        by_name = {name: spec for name, spec in self.folder.prepared.file.models.items() if name in needed}
+        models: dict[str, ChatModel] = {}
+        for name, spec in by_name.items():
+            # All are made before any gets ready: engines that start servers plan them together.
+            if (said := spec.model_dump_json()) not in models:
+                place = self.folder.prepared.loaded.place(f"models.{name}")
+                models[said] = self._models[name] = open_model(name, spec, place, surroundings)
+                stack.push_async_callback(models[said].close)
         opened: dict[str, tuple[ChatModel, ModelInfo]] = {}
-        alike: dict[str, tuple[ChatModel, ModelInfo]] = {}
-        for name, spec in self.folder.prepared.file.models.items():
-            if name not in needed:
-                continue
-            said = spec.model_dump_json()
-            recorded = manifest["models"].get(name)
-            if said in alike:
-                if not self.replay:
-                    self._refuse_another(name, recorded, alike[said][1])
-                opened[name] = alike[said]
-                continue
-            model = open_model(name, spec, self.folder.prepared.loaded.place(f"models.{name}"), gates)
-            stack.push_async_callback(model.close)
-            if self.replay and recorded:
-                opened[name] = (model, ModelInfo(recorded["identity"]))
-            else:
-                info = await model.ready()
-                self._refuse_another(name, recorded, info)
-                opened[name] = (model, info)
-            alike[said] = opened[name]
+        alike: dict[str, ModelInfo] = {}
+        for name, spec in by_name.items():
+            said, recorded = spec.model_dump_json(), manifest["models"].get(name)
+            if said not in alike:
+                alike[said] = (
+                    ModelInfo(recorded["identity"], recorded.get("detail", {}))
+                    if self.replay and recorded
+                    else await models[said].ready()
+                )
+            if not self.replay:
+                self._refuse_another(name, recorded, alike[said])
+            opened[name] = (models[said], alike[said])
         if not self.replay:
             manifest["models"] = {n: {"identity": i.identity, "detail": dict(i.detail)} for n, (_, i) in opened.items()}
             write_manifest(self.folder.path, manifest)
         # The examiner's model is not opened where nothing is asked of it, yet its agent sits in the room.
         default = next(iter(opened.values()))
         return {name: opened.get(name, default) for name in self.folder.prepared.file.models}
+
+    def _told(self, text: str) -> None:
+        """Passes on what an engine says; once the run goes on it stands in its transcript too."""
+        self.tell(text)
+        if self._emit is not None:
+            self._emit(Event(f"servers/{datetime.now(UTC).isoformat()}", "notice", {"text": text}))
+
+    async def _figures(self) -> dict[str, Any]:
+        """What the servers of the models did, by the models' names."""
+        return {name: dict(await model.figures()) for name, model in self._models.items() if isinstance(model, Figures)}
 
     def _refuse_another(self, name: str, recorded: Mapping[str, Any] | None, info: ModelInfo) -> None:
         """Raises where calls were recorded with another model: before the manifest says that it was this one."""
@@ -166,7 +188,9 @@ class Run:
             remedy="Use the same model and options, or `lbt-sim fork` to go on from a round with another model.",
         )
 
-    def _result(self, rounds: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    def _result(
+        self, rounds: Sequence[Mapping[str, Any]], seconds: float, figures: Mapping[str, Any]
+    ) -> dict[str, Any]:
         assert self.caller is not None  # noqa: S101 - execute set it
         meter, prepared = self.caller.meter, self.folder.prepared
         return {
@@ -188,6 +212,7 @@ class Run:
                 "cached": meter.cached_tokens,
                 "completion": meter.completion_tokens,
             },
+            "servers": dict(figures),
         }
 
 

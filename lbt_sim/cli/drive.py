@@ -39,7 +39,7 @@ def drive(folder: RunFolder, *, as_json: bool, quiet: bool, replay: bool = False
         typer.echo(f"run folder: {folder.path}", err=True)
     with ExitStack() as displays:
         screen = _Screen(displays, as_json=as_json, quiet=quiet)
-        run = Run(folder, [screen.observe], replay=replay)
+        run = Run(folder, [screen.observe], replay=replay, tell=screen.tell)
         try:
             result = asyncio.run(_executed(run, screen))
         except LbtError as error:
@@ -104,6 +104,11 @@ class _Screen:
     def __init__(self, displays: ExitStack, *, as_json: bool, quiet: bool) -> None:
         self._displays, self._as_json, self._quiet = displays, as_json, quiet
         self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)  # noqa: T201
+
+    def tell(self, text: str) -> None:
+        """Says something beside the display, unless nothing is to be said."""
+        if not self._quiet:
+            self.say(text)
 
     def close(self) -> None:
         """Ends the display."""

@@ -13,7 +13,16 @@ from typing import Any
 
 from lbt_sim.models.base import Finish, Reply
 
-__all__ = ["Malformed", "clean", "counted_with", "read_completion", "server_error", "top_logprobs"]
+__all__ = [
+    "Malformed",
+    "by_index",
+    "clean",
+    "counted_with",
+    "read_completion",
+    "server_error",
+    "top_logprobs",
+    "usage_count",
+]
 
 _DIRT = re.compile("[\x00\ud800-\udfff]")
 _THINK = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)
@@ -40,8 +49,7 @@ def read_completion(data: object) -> Reply:
         raise Malformed("the choice holds no message")
     text, reasoning = _reasoning(message, _text(message.get("content")))
     finish: Finish = "length" if choice.get("finish_reason") == "length" else "stop"
-    usage = data.get("usage") if isinstance(data, Mapping) else None
-    usage = usage if isinstance(usage, Mapping) else {}
+    usage = _usage(data)
     details = usage.get("prompt_tokens_details")
     return Reply(
         text,
@@ -76,6 +84,30 @@ def top_logprobs(data: object) -> list[tuple[str, float]] | None:
         and isinstance(entry.get("logprob"), (int, float))
         and not math.isnan(entry["logprob"])
     ]
+
+
+def by_index(data: object, count: int) -> list[Mapping[str, Any]]:
+    """The choices of an answer that holds `count` of them, in the order of their indices.
+
+    Raises:
+        Malformed: One is missing or there twice.
+    """
+    _choice(data)
+    choices = data["choices"] if isinstance(data, Mapping) else []
+    found = {choice.get("index"): choice for choice in choices if isinstance(choice, Mapping)}
+    if len(choices) != count or set(found) != set(range(count)):
+        raise Malformed(f"it holds {len(choices)} choices, {len(found)} of them different, for {count} asked")
+    return [found[index] for index in range(count)]
+
+
+def usage_count(data: object, key: str) -> int | None:
+    """A count under `usage`, None where it is not told."""
+    return _count(_usage(data).get(key))
+
+
+def _usage(data: object) -> Mapping[str, Any]:
+    usage = data.get("usage") if isinstance(data, Mapping) else None
+    return usage if isinstance(usage, Mapping) else {}
 
 
 def counted_with(reply: Reply, earlier: Iterable[Reply]) -> Reply:

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 
 from lbt_sim.errors import Place, ScenarioError, nearest
 from lbt_sim.models.base import ChatModel
-from lbt_sim.models.limits import Gates, SharesGates
+from lbt_sim.models.limits import SharesGates
+from lbt_sim.models.surroundings import Settles, Surroundings
 from lbt_sim.scenario.schema import ModelSpec
 
 __all__ = ["ENGINES", "GROUP", "EngineEntry", "check_model", "engine", "engine_names", "open_model", "refused_engines"]
@@ -154,21 +155,26 @@ def check_model(name: str, spec: ModelSpec, where: Place | None = None) -> BaseM
         raise _wrong_option(spec.engine, options, first, Place(file, line, f"{key}.{at}" if at else key)) from None
 
 
-def open_model(name: str, spec: ModelSpec, where: Place | None = None, gates: Gates | None = None) -> ChatModel:
+def open_model(
+    name: str, spec: ModelSpec, where: Place | None = None, surroundings: Surroundings | None = None
+) -> ChatModel:
     """The model called `name` in a scenario, not yet ready.
 
     Args:
         name: The key under `models`.
         spec: What stands there.
         where: The place of that key.
-        gates: The run's: models that ask the same server keep its limit together.
+        surroundings: The run: models that ask the same server share its limits, or the server itself.
 
     Raises:
         ScenarioError: As `check_model`.
     """
     model = engine(spec.engine, where).open(check_model(name, spec, where))
-    if gates is not None and isinstance(model, SharesGates):
-        model.share(gates)
+    if surroundings is not None:
+        if isinstance(model, SharesGates):
+            model.share(surroundings.gates)
+        if isinstance(model, Settles):
+            model.settle(surroundings, name)
     return model
 
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 import pytest
 
 from lbt_sim.models.base import ChatRequest, Reply
-from lbt_sim.models.limits import Gate, Gates, HeadQueue, in_completion_order
+from lbt_sim.models.limits import Gate, Gates, Group, HeadQueue, in_completion_order, in_groups
 
 Ask = Callable[..., ChatRequest]
 
@@ -224,3 +224,115 @@ def test_requests_with_the_same_head_follow_each_other() -> None:
     assert order == [0, 2, 4, 1, 3]
     with pytest.raises(LookupError):
         queue.get()
+
+
+# --- groups -----------------------------------------------------------------------------------------------
+
+
+async def grouped(requests: list[ChatRequest], gate: Gate, size: int) -> tuple[list[list[str]], list[int]]:
+    """What went out together, and the indices of what came back."""
+    sent: list[list[str]] = []
+
+    async def create(group: Group) -> list[Reply]:
+        sent.append([request.last for request in group])
+        await asyncio.sleep(0)
+        return [Reply(request.last) for request in group]
+
+    def same(group: Group, request: ChatRequest) -> bool:
+        return group[0].last[0] == request.last[0]
+
+    async with aclosing(in_groups(create, requests, gate, same, lambda: size)) as replies:
+        indices = [index async for index, reply in replies if reply.text == requests[index].last]
+    assert gate.inside == 0
+    return sent, indices
+
+
+async def test_neighbours_that_go_together_make_groups(ask: Ask) -> None:
+    names = ["a1", "a2", "a3", "b1", "b2", "a4"]
+    sent, indices = await grouped([ask(name) for name in names], Gate(100), 4)
+    assert sent == [["a1", "a2", "a3"], ["b1"], ["b2"], ["a4"]]
+    assert sorted(indices) == list(range(6))
+
+
+async def test_a_group_is_no_larger_than_the_room_there_is(ask: Ask) -> None:
+    gate = Gate(3)
+    sent, indices = await grouped([ask(f"a{n}") for n in range(10)], gate, 8)
+    assert max(map(len, sent)) == 3
+    assert sorted(indices) == list(range(10))
+
+
+async def test_whoever_came_first_gets_all_the_room_that_it_wants() -> None:
+    gate = Gate(8)
+    await gate.enter(gate.place(), 8)
+    first, second = gate.place(), gate.place()
+    late, early = (asyncio.ensure_future(gate.enter(place, 6)) for place in (second, first))
+    await asyncio.sleep(0)
+    gate.leave(8)
+    assert (await early, await late) == (6, 2)
+
+
+async def test_all_or_nothing_waits_for_room_and_more_than_the_limit_goes_in_alone() -> None:
+    gate = Gate(4)
+    async with gate.room(2):
+        entered = []
+
+        async def large() -> None:
+            async with gate.room(9):
+                entered.append(gate.inside)
+
+        task = asyncio.create_task(large())
+        await asyncio.sleep(0)
+        assert entered == []
+    await task
+    assert (entered, gate.inside) == ([9], 0)
+
+
+async def test_a_waiter_that_is_cancelled_lets_those_behind_it_in() -> None:
+    gate = Gate(4)
+    await gate.enter(gate.place(), 3)
+    large = asyncio.ensure_future(gate.enter(gate.place(), 4, all_=True))
+    small = asyncio.ensure_future(gate.enter(gate.place()))
+    await asyncio.sleep(0)
+    assert not small.done()
+    large.cancel()
+    assert await small == 1
+    assert gate.inside == 4
+
+
+async def test_a_higher_limit_lets_in_at_once() -> None:
+    gate = Gate(1)
+    await gate.enter(gate.place())
+    waiting = asyncio.ensure_future(gate.enter(gate.place(), 5))
+    await asyncio.sleep(0)
+    gate.limit = 4
+    assert await waiting == 3
+
+
+async def test_a_pause_after_a_group_holds_back_the_rest(ask: Ask) -> None:
+    sent: list[int] = []
+    first = asyncio.Event()
+
+    async def create(group: Group) -> list[Reply]:
+        sent.append(len(group))
+        if len(sent) == 1:
+            await asyncio.sleep(0.01)
+            assert sent == [1]
+            first.set()
+        return [Reply("x") for _ in group]
+
+    async def pause(group: Group) -> None:
+        await first.wait()
+
+    sizes = iter([1])
+    groups = in_groups(create, [ask(str(n)) for n in range(9)], Gate(9), lambda *_: True, lambda: next(sizes, 8), pause)
+    assert len([index async for index, _ in groups]) == 9
+    assert sent == [1, 8]
+
+
+async def test_too_few_replies_to_a_group_are_a_bug_and_said(ask: Ask) -> None:
+    async def create(group: Group) -> list[Reply]:
+        return []
+
+    with pytest.raises(RuntimeError, match="0 replies to 1 calls"):
+        async for _ in in_groups(create, [ask()], Gate(1), lambda *_: True):
+            pass

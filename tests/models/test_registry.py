@@ -12,6 +12,7 @@ from lbt_sim.models import registry, scripted
 from lbt_sim.models.limits import Gates
 from lbt_sim.models.openai import OpenAIModel
 from lbt_sim.models.registry import EngineEntry, check_model, engine, engine_names, open_model
+from lbt_sim.models.surroundings import Surroundings
 from lbt_sim.scenario.schema import ModelSpec
 
 MINE = EngineEntry("mine", lambda: scripted.ScriptedSpec, scripted.ScriptedModel)
@@ -85,16 +86,18 @@ def test_models_of_one_run_that_ask_the_same_server_go_through_its_gate_together
     said = {"engine": "openai", "model": "x", "url": "http://localhost:1"}
     gates = Gates()
     one, two = (
-        open_model(name, ModelSpec.model_validate({**said, "timeout": timeout}), gates=gates)
+        open_model(name, ModelSpec.model_validate({**said, "timeout": timeout}), surroundings=Surroundings(gates))
         for name, timeout in (("one", 1), ("two", 2))
     )
-    apart = open_model("three", ModelSpec.model_validate({**said, "url": "http://localhost:2"}), gates=gates)
+    apart = open_model(
+        "three", ModelSpec.model_validate({**said, "url": "http://localhost:2"}), surroundings=Surroundings(gates)
+    )
     assert isinstance(one, OpenAIModel)
     assert isinstance(two, OpenAIModel)
     assert isinstance(apart, OpenAIModel)
     assert one._into is two._into
     assert one._into is not apart._into
-    assert open_model("rules", ModelSpec(engine="simulated"), gates=gates).reads_facts
+    assert open_model("rules", ModelSpec(engine="simulated"), surroundings=Surroundings(gates)).reads_facts
 
 
 @pytest.mark.usefixtures("package")

@@ -1,14 +1,329 @@
-"""The engine `vllm`: whole exams asked of servers that look after themselves."""
+"""The engine `vllm`: whole exams asked of servers that look after themselves.
+
+`fleet.py` has the servers, `ask.py` what is sent and read. Here requests are put into groups, sent, and sent alone where a
+group is refused.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lbt_sim.models import completions, labels
+from lbt_sim.models.base import ChatRequest, Head, ModelInfo, Reply
+from lbt_sim.models.limits import Group, in_groups
+from lbt_sim.models.openai_transport import Failure, Limits, Transport
+from lbt_sim.models.surroundings import Surroundings
+from lbt_sim.models.vllm import ask
+from lbt_sim.models.vllm.ask import Choices, Way
+from lbt_sim.models.vllm.capabilities import Capabilities
+from lbt_sim.models.vllm.fleet import Fleet, Party
 from lbt_sim.models.vllm.spec import VllmSpec
 
 __all__ = ["VllmModel", "VllmSpec"]
+
+CHAT, BATCH, TOKENIZE = "/v1/chat/completions", "/v1/chat/completions/batch", "/tokenize"
+CALL_SECONDS = 3600.0
+"""A server that stands still is found out by its watch, not by a call's clock: this is for a call that was forgotten."""
+LARGEST_GROUP = 64
+_HEADS = 256
+_WARM = 4096
 
 
 class VllmModel:
     """A model on vLLM servers."""
 
+    reads_facts = False
+
     def __init__(self, spec: VllmSpec) -> None:
         self._spec = spec
+        self._name = "vllm"
+        self._fleet: Fleet | None = None
+        self._party: Party | None = None
+        self._transport: Transport | None = None
+        self._can = Capabilities()
+        self._written: OrderedDict[bytes, bytes] = OrderedDict()
+        self._measured: OrderedDict[bytes, int] = OrderedDict()
+        self._warm: OrderedDict[bytes, None] = OrderedDict()
+        self._choices: dict[tuple[str, ...], asyncio.Future[Choices]] = {}
+        self._thin = 0
+        self._labelled = 0
+        self._groups = 0
+
+    def settle(self, surroundings: Surroundings, name: str) -> None:
+        """Joins the run's fleet, so that all of its servers are planned together. Before `ready`."""
+        self._name = name
+        self._fleet = surroundings.of("vllm", Fleet)
+        self._fleet.join(name, self._spec)
+
+    async def ready(self) -> ModelInfo:
+        """Start the run's servers, or find those that run, and see that they answer.
+
+        Raises:
+            ModelUnavailable: No vLLM, no weights, no room on the GPUs, or a server that does not come up.
+        """
+        if self._fleet is None:
+            self.settle(Surroundings(), self._name)
+        assert self._fleet is not None  # noqa: S101 - `settle` has just seen to it
+        party = await self._fleet.open(self._name)
+        replicas = [station.replica(self._spec.lora) for station in party.stations]
+        limits = Limits(CALL_SECONDS, self._spec.retries, push_back=self._spec.patience)
+        self._transport, self._party, self._can = Transport(replicas, limits, None), party, party.can
+        context = {"context": party.can.context} if party.can.context else {}
+        detail = {**party.detail, "can": party.can.as_data(), **context, "counts_tokens": party.can.counts}
+        detail["batches"] = self._spec.batches and party.can.batches
+        return ModelInfo(_identity(self._spec, party), detail, server=party.server)
+
+    async def create(self, request: ChatRequest) -> Reply:
+        """One reply.
+
+        Raises:
+            ServerLost: The server died, and cannot be brought back.
+        """
+        return (await self._answer([request]))[0]
+
+    async def create_many(self, requests: Iterable[ChatRequest]) -> AsyncIterator[tuple[int, Reply]]:
+        """Many replies, asked for in groups of calls that share a prompt's head, as many at a time as the servers take.
+
+        Raises:
+            ServerLost: A server died, and cannot be brought back.
+        """
+        if self._party is None:
+            for index, _ in enumerate(requests):
+                yield index, _closed()
+            return
+        begun = False
+        warmed: dict[bytes, asyncio.Event] = {}
+
+        def most() -> int:
+            # The first of a prompt goes alone where the others would compute its head again beside it.
+            return self._largest if begun or not self._warms_up else 1
+
+        async def pause(group: Group) -> None:
+            nonlocal begun
+            begun, head = True, group[0].head.digest
+            if self._warms_up and head not in self._warm:
+                await warmed.setdefault(head, asyncio.Event()).wait()
+
+        async def answer(group: Group) -> Sequence[Reply]:
+            head = group[0].head.digest
+            try:
+                return await self._answer(group)
+            finally:
+                _remember(self._warm, head, None, _WARM)
+                warmed.setdefault(head, asyncio.Event()).set()
+
+        async for pair in in_groups(answer, requests, self._party.gate, self._joins, most, pause):
+            yield pair
+
+    async def close(self) -> None:
+        """Close the connections; the last of the run's models to close stops the servers that it started."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
+        fleet, self._fleet = self._fleet, None
+        if fleet is not None:
+            await fleet.leave(self._name)
+
+    async def figures(self) -> Mapping[str, Any]:
+        """What the servers did in this run: tokens sent, computed and generated, restarts, limits reached."""
+        if self._party is None:
+            return {}
+        told = await self._party.figures()
+        if self._labelled:
+            told["labels"] = {"read": self._labelled, "thin": self._thin}
+        return {**told, "requests": self._groups}
+
+    # --- groups -------------------------------------------------------------------------------------------
+
+    @property
+    def _warms_up(self) -> bool:
+        """Whether a prompt's head is best computed once before all its items are sent."""
+        return not self._can.shares_in_flight and self._can.block is not None
+
+    @property
+    def _largest(self) -> int:
+        """How many calls may go out in one request: several requests are to be in flight at each server."""
+        gate = self._party.gate.limit if self._party and self._spec.batches else 0
+        return max(1, min(LARGEST_GROUP, gate // 4))
+
+    def _joins(self, group: Group, request: ChatRequest) -> bool:
+        """Whether a request goes out together with those before it."""
+        if not self._spec.batches:
+            return False
+        known = self._choices.get(group[0].choices)
+        if not group[0].choices:
+            way = ask.way_of(group[0], None, self._can)
+        elif known is not None and known.done() and not known.cancelled() and not known.exception():
+            way = ask.way_of(group[0], known.result(), self._can)
+        else:
+            way = "constrain"  # the most that can be said before the tokenizer was asked
+        return ask.together(group, request, way, self._can) is not None
+
+    async def _answer(self, group: Sequence[ChatRequest]) -> list[Reply]:
+        """The replies to a group, in its order."""
+        started = time.perf_counter()
+        if self._transport is None:
+            return [_closed() for _ in group]
+        try:
+            choices = await self._known_choices(self._transport, group[0])
+            way = ask.way_of(group[0], choices, self._can)
+            refused = [None if way == "count" else await self._too_long(self._transport, one) for one in group]
+            fitting = [one for one, no in zip(group, refused, strict=True) if no is None]
+            answered = iter(await self._sent(self._transport, fitting, way, choices) if fitting else ())
+            replies = [no or next(answered) for no in refused]
+        except Failure as failure:
+            replies = [_failed(failure) for _ in group]
+        seconds = time.perf_counter() - started
+        return [replace(reply, seconds=seconds) for reply in replies]
+
+    async def _sent(
+        self, transport: Transport, group: Sequence[ChatRequest], way: Way, choices: Choices | None
+    ) -> list[Reply]:
+        shape = ask.together(group, group[1], way, self._can) if len(group) > 1 else None
+        if shape is None:
+            return list(await asyncio.gather(*(self._alone(transport, one, way, choices) for one in group)))
+        path, read = (BATCH, ask.read_batch) if shape == "batch" else (CHAT, ask.read_samples)
+        body = self._body(group, way, choices, shape)
+        self._groups += 1
+        try:
+            data = await transport.post(path, body, group[0].head.digest, len(group))
+            found = read(data, group, way, choices, self._can)
+        except (Failure, completions.Malformed):
+            # One of them may be what the server chokes on: the others are not to pay for it.
+            found = [None] * len(group)
+        replies = [
+            reply if reply is not None else await self._alone(transport, one, way, choices)
+            for one, reply in zip(group, found, strict=True)
+        ]
+        self._weigh(replies)
+        return replies
+
+    async def _alone(self, transport: Transport, request: ChatRequest, way: Way, choices: Choices | None) -> Reply:
+        """One call, and another way where the first tells no choice."""
+        looked: list[Reply] = []
+        for try_ in (way, "constrain" if self._can.structured else "text"):
+            path = TOKENIZE if try_ == "count" else CHAT
+            self._groups += 1
+            try:
+                data = await transport.post(path, self._body([request], try_, choices), request.head.digest)
+                reply = ask.read_alone(data, request, try_, choices, self._can)
+            except Failure as failure:
+                return _failed(failure)
+            except completions.Malformed as error:
+                return Reply("", "failed", error=f"the server's answer is not what was asked for: {error}")
+            if reply is not None:
+                self._weigh([reply])
+                return completions.counted_with(reply, looked)
+            looked = [completions.read_completion(data)]
+        return Reply("", "failed", error="the server told no choice, whichever way it was asked")
+
+    def _weigh(self, replies: Iterable[Reply]) -> None:
+        """Takes note of labels that had hardly any of the probability: the model was about to say something else."""
+        for reply in replies:
+            if reply.choice_logprobs is not None:
+                self._labelled += 1
+                self._thin += labels.mass(reply.choice_logprobs) < labels.LEAST_MASS
+
+    # --- bodies -------------------------------------------------------------------------------------------
+
+    def _body(
+        self, group: Sequence[ChatRequest], way: Way, choices: Choices | None, shape: ask.Shape = "alone"
+    ) -> bytes:
+        written = [self._messages(request) for request in (group if shape == "batch" else group[:1])]
+        return ask.body_of(group, written, way, choices, self._can, thinking=self._spec.thinking, shape=shape)
+
+    def _messages(self, request: ChatRequest) -> bytes:
+        """The messages as JSON without brackets; the head's are written once and kept: they are most of it."""
+        head = self._written.get(request.head.digest)
+        if head is None:
+            head = _remember(self._written, request.head.digest, _written(request.head), _HEADS)
+        last = json.dumps({"role": "user", "content": completions.clean(request.last)})
+        return head + last.encode()
+
+    # --- what the tokenizer knows -------------------------------------------------------------------------
+
+    async def _known_choices(self, transport: Transport, request: ChatRequest) -> Choices | None:
+        """The request's choices with the tokens that begin them; asked once for each set of choices."""
+        if not request.choices:
+            return None
+        known = self._choices.get(request.choices)
+        if known is None or known.cancelled() or (known.done() and known.exception()):
+            known = self._choices[request.choices] = asyncio.ensure_future(
+                self._first_tokens(transport, request.choices)
+            )
+        return await asyncio.shield(known)
+
+    async def _first_tokens(self, transport: Transport, choices: tuple[str, ...]) -> Choices:
+        if not self._can.counts:
+            return Choices.of(choices, None)
+        return Choices.of(choices, [await self._first_token(transport, choice) for choice in choices])
+
+    async def _first_token(self, transport: Transport, text: str) -> int | None:
+        body = json.dumps({"prompt": completions.clean(text), "add_special_tokens": False}).encode()[1:]
+        told = await transport.post(TOKENIZE, body, b"")
+        tokens = told.get("tokens") if isinstance(told, Mapping) else None
+        return tokens[0] if isinstance(tokens, list) and tokens and isinstance(tokens[0], int) else None
+
+    async def _too_long(self, transport: Transport, request: ChatRequest) -> Reply | None:
+        """A failed reply where prompt and reply do not fit into the model's context; nothing is sent then.
+
+        What is sure to fit by its bytes is not counted; else one prompt of each head is, and then its items by bytes.
+        """
+        room = None if self._can.context is None else self._can.context - request.sampling.max_tokens
+        digest = request.head.digest
+        if room is None or ask.most_tokens(request, self._measured.get(digest)) <= room or not self._can.counts:
+            return None
+        data = await transport.post(TOKENIZE, self._body([replace(request, purpose="count")], "count", None), digest)
+        counted = ask.read_alone(data, request, "count", None, self._can)
+        tokens = int(counted.text) if counted else 0
+        _remember(self._measured, digest, tokens, _HEADS)
+        if tokens <= room:
+            return None
+        most = request.sampling.max_tokens
+        return Reply(
+            "",
+            "failed",
+            error=f"the prompt has {tokens:,} tokens and the reply may have {most:,}: more than the {self._can.context:,} "
+            "of the model's context. Raise the model's `length`, teach with fewer exemplars, or let `too_long` leave "
+            "something out",
+        )
+
+
+def _remember(kept: OrderedDict[bytes, Any], key: bytes, value: Any, most: int) -> Any:
+    """Keeps a value, and of all of them the last `most`."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > most:
+        kept.popitem(last=False)
+    return value
+
+
+def _written(head: Head) -> bytes:
+    turns = ({"role": turn.role, "content": completions.clean(turn.content)} for turn in head.turns)
+    return "".join(json.dumps(turn) + "," for turn in turns).encode()
+
+
+def _identity(spec: VllmSpec, party: Party) -> str:
+    """Who answers: whatever changes the replies is part of it, wherever it is served."""
+    said = "".join(
+        (
+            f"+{party.adapter}" if party.adapter else "",
+            "" if spec.dtype == "auto" else f";{spec.dtype}",
+            "" if spec.thinking else ";thinking=false",
+        )
+    )
+    return f"vllm:{party.weights}{said}"
+
+
+def _failed(failure: Failure) -> Reply:
+    return Reply("", "failed", error=str(failure), transient=failure.transient)
+
+
+def _closed() -> Reply:
+    return Reply("", "failed", error="the model is not ready, or was closed", transient=True)

@@ -1,0 +1,391 @@
+"""A run's vLLM servers, all together: planned before any is started, shared by the models that say the same.
+
+A server is one that this run starts and stops, one that `lbt-sim models serve` keeps for many runs, or one whose address the
+scenario gives; only the first kind is ever signalled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial, reduce
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from lbt_sim.concurrency import cancelled, together
+from lbt_sim.errors import ModelUnavailable, Place
+from lbt_sim.models.limits import Gate
+from lbt_sim.models.openai_transport import Failure, Life, Limits, Replica, Transport, decode
+from lbt_sim.models.surroundings import Surroundings
+from lbt_sim.models.vllm import records
+from lbt_sim.models.vllm.capabilities import Capabilities, probe
+from lbt_sim.models.vllm.life import Attached, Managed
+from lbt_sim.models.vllm.metrics import Snapshot, read_metrics
+from lbt_sim.models.vllm.pace import FIRST, MOST, Pace
+from lbt_sim.models.vllm.plan import Wanted, plan
+from lbt_sim.models.vllm.server import Rules, Server
+from lbt_sim.models.vllm.spec import VllmSpec
+
+__all__ = ["Fleet", "Party", "Station"]
+
+LOOK = 0.25
+"""Seconds between two looks at a server's metrics while calls are in flight."""
+PROBE_SECONDS = 120.0
+"""For one question while it is found out what a server can: the first of a kind may compile something."""
+
+
+def adapter_name(folder: str) -> str:
+    """What servers call the LoRA adapter in that folder."""
+    return "lora-" + blake2b(str(Path(folder).expanduser()).encode(), digest_size=6).hexdigest()
+
+
+@dataclass
+class Station:
+    """One server as models see it: where it is, how many calls it is given, what it has done.
+
+    Attributes:
+        name: What stands for it where prompts are dealt out over replicas: the same in every run.
+        url: Its root, without `/v1`.
+        served: What it calls its model.
+        key: Its API key.
+        life: Who looks after it.
+        most: The scenario's cap on calls in flight.
+        can: What it can.
+    """
+
+    name: str
+    url: str
+    served: str
+    key: str | None = None
+    life: Life | None = None
+    most: int = MOST
+    can: Capabilities = Capabilities()
+    gate: Gate = field(init=False)
+    pace: Pace = field(init=False)
+    replicas: list[Replica] = field(default_factory=list)
+    done: Snapshot = Snapshot()
+    _last: Snapshot | None = None
+
+    def __post_init__(self) -> None:
+        self.pace = Pace(min(FIRST, self.most), self.most)
+        self.gate = Gate(self.pace.limit)
+
+    def replica(self, adapter: str | None = None) -> Replica:
+        """The server for one model's transport, answering with its own weights or with an adapter."""
+        start = b'{"model":' + json.dumps(adapter or self.served).encode() + b","
+        replica = Replica(self.url, self.gate, name=self.name, key=self.key, life=self.life, start=start)
+        self.replicas.append(replica)
+        return replica
+
+    def busy(self) -> tuple[int, int]:
+        """Calls in flight, and calls that came back."""
+        return sum(r.calls for r in self.replicas), sum(r.finished for r in self.replicas)
+
+    def look(self, now: Snapshot) -> None:
+        """Takes note of what the server says of itself, and lets in as many calls as that suggests."""
+        if self._last is not None:
+            self.done = self.done.plus(now.since(self._last))
+        self._last = now
+        pushed_back = sum(replica.pushed_back for replica in self.replicas)
+        self.gate.limit = self.pace.look(now, wanted=self.gate.full, pushed_back=pushed_back)
+
+
+class Party:
+    """The servers that answer one entry of a scenario, and what is known of them.
+
+    Attributes:
+        stations: One for each replica.
+        weights: The model's identity: name and revision or digest.
+        adapter: The LoRA adapter's identity, '' without one.
+        detail: For the manifest.
+        server: Addresses that the scenario gave, '' for servers of our own.
+        gate: At which calls wait before they are taken on: as wide as the stations' gates together.
+    """
+
+    def __init__(
+        self, stations: Sequence[Station], *, weights: str, adapter: str, detail: Mapping[str, Any], server: str
+    ) -> None:
+        self.stations = tuple(stations)
+        self.weights, self.adapter, self.detail, self.server = weights, adapter, dict(detail), server
+        self.can = reduce(Capabilities.shared_with, (station.can for station in stations))
+        self.gate = Gate(sum(station.gate.limit for station in stations))
+        self._begun = time.monotonic()
+
+    def widen(self) -> None:
+        """Follows the stations' limits."""
+        self.gate.limit = sum(station.gate.limit for station in self.stations)
+
+    async def figures(self) -> dict[str, Any]:
+        """What the servers did since they were opened for this run."""
+        done = reduce(Snapshot.plus, (station.done for station in self.stations), Snapshot())
+        seconds = time.monotonic() - self._begun
+        sent, computed = done.prompt_tokens, done.computed
+        restarts = [why for s in self.stations if isinstance(s.life, Managed) for why in s.life.server.restarts]
+        return {
+            "prompt_tokens": _whole(sent),
+            "computed": _whole(computed),
+            "prefix_hit_rate": round(1 - computed / sent, 4) if sent and computed is not None else None,
+            "generated": _whole(done.generated),
+            "tokens_per_second": round(((sent or 0) + (done.generated or 0)) / seconds, 1) if seconds else None,
+            "preempted": _whole(done.preempted),
+            "in_flight_at_most": sum(station.pace.highest for station in self.stations),
+            "pushed_back": sum(replica.pushed_back for station in self.stations for replica in station.replicas),
+            "restarts": restarts,
+            "replicas": len(self.stations),
+        }
+
+
+@dataclass
+class _Group:
+    """Entries that the same servers answer."""
+
+    name: str
+    spec: VllmSpec
+    members: dict[str, VllmSpec] = field(default_factory=dict)
+    stations: list[Station] = field(default_factory=list)
+    servers: list[Server] = field(default_factory=list)
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """Served name -> folder, of all members' adapters."""
+        return {adapter_name(spec.lora): spec.lora for spec in self.members.values() if spec.lora and not spec.urls}
+
+
+class Fleet:
+    """All vLLM servers of a run. Opened when the first of its models gets ready, ended with the last.
+
+    Args:
+        surroundings: The run.
+        kept: Keep the servers for other runs, and start them even where there are kept ones.
+    """
+
+    def __init__(self, surroundings: Surroundings, *, kept: bool = False) -> None:
+        self._surroundings = surroundings
+        self._kept = kept
+        self._groups: dict[str, _Group] = {}
+        self._members: dict[str, VllmSpec] = {}
+        self._opening: asyncio.Future[None] | None = None
+        self._parties: list[Party] = []
+        self._watch: asyncio.Task[None] | None = None
+        self._transport: Transport | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def join(self, name: str, spec: VllmSpec) -> None:
+        """Takes account of an entry under `models:`, before anything is opened."""
+        self._members[name] = spec
+        self._groups.setdefault(spec.server_key, _Group(name, spec)).members[name] = spec
+
+    async def open(self, name: str) -> Party:
+        """The servers of an entry, up and known; the first call opens all of the run's.
+
+        Raises:
+            ModelUnavailable: One of them cannot be had; then none is left running.
+        """
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._open())
+        try:
+            await asyncio.shield(self._opening)
+        except asyncio.CancelledError:
+            await cancelled([self._opening])
+            await self._end()
+            raise
+        spec = self._members[name]
+        group = self._groups[spec.server_key]
+        adapter = adapter_name(spec.lora) if spec.lora and not spec.urls else ""
+        detail = dict(group.detail)
+        party = Party(
+            group.stations,
+            weights=str(detail.pop("identity", spec.model)),
+            adapter=str(dict(detail.get("adapters", {})).get(adapter, adapter)) if adapter else "",
+            detail=detail,
+            server=", ".join(sorted(spec.urls)),
+        )
+        self._parties.append(party)
+        return party
+
+    async def leave(self, name: str) -> None:
+        """An entry is closed; with the last of them the servers that were started here are stopped."""
+        self._members.pop(name, None)
+        if not self._members:
+            await self._end()
+
+    async def _end(self) -> None:
+        watch, self._watch = self._watch, None
+        opening = self._opening
+        await cancelled([task for task in (watch, opening) if task is not None])
+        servers = [server for group in self._groups.values() for server in group.servers]
+        await asyncio.gather(*(server.stop() for server in servers))
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    # --- opening ------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        tell = self._surroundings.tell
+        await asyncio.to_thread(records.sweep, tell)
+        self._transport = Transport([], Limits(PROBE_SECONDS, 0), None)
+        try:
+            for group in self._groups.values():
+                if group.spec.urls:
+                    group.stations = [_given(group.spec, number, url) for number, url in enumerate(group.spec.urls)]
+                elif not self._kept:
+                    self._attach(group)
+            wanted = [group for group in self._groups.values() if not group.stations]
+            await self._start(wanted)
+            for group in self._groups.values():
+                group.detail = {**group.detail, "servers": [_told(station) for station in group.stations]}
+                await together(self._find_out(group, station) for station in group.stations)
+        except BaseException:
+            await asyncio.gather(*(server.stop() for group in self._groups.values() for server in group.servers))
+            raise
+        self._watch = asyncio.ensure_future(self._keep_looking())
+
+    def _attach(self, group: _Group) -> None:
+        """Takes servers that `models serve` keeps for this entry, where there are."""
+        found = records.find_kept(group.spec.server_key)
+        fitting = [record for record in found if group.adapters.items() <= dict(record.adapters).items()]
+        if len(fitting) < group.spec.replicas:
+            return
+        for number, record in enumerate(fitting[: group.spec.replicas]):
+            life = Attached(record, group.spec.start_timeout)
+            group.stations.append(
+                Station(str(number), life.url, record.served, record.api_key, life, group.spec.concurrency or MOST)
+            )
+        group.detail = {**dict(fitting[0].detail), "attached": True}
+        self._surroundings.tell(f"{group.name}: using the server that is kept running ({fitting[0].url})")
+
+    async def _start(self, groups: Sequence[_Group]) -> None:
+        wanted = [Wanted(group.name, group.spec, group.adapters) for group in groups]
+        if not wanted:
+            return
+        launches = await asyncio.to_thread(plan, wanted, self._surroundings.tell)
+        for group in groups:
+            spec = group.spec
+            rules = Rules(spec.patience, spec.start_timeout, spec.restarts)
+            group.detail = dict(launches[group.name][0].detail)
+            for number, launch in enumerate(launches[group.name]):
+                station = Station(str(number), "", "", most=spec.concurrency or MOST)
+                server = Server(
+                    launch,
+                    self._logs(),
+                    rules,
+                    tell=self._surroundings.tell,
+                    busy=station.busy,
+                    server_key=spec.server_key,
+                    kept=self._kept,
+                )
+                group.servers.append(server)
+                group.stations.append(station)
+        servers = [server for group in groups for server in group.servers]
+        await together(server.start() for server in servers)
+        for group in groups:
+            for station, server in zip(group.stations, group.servers, strict=True):
+                station.life = Managed(server)
+                station.url, station.served, station.key = station.life.url, server.served, server.api_key
+
+    def _logs(self) -> Path:
+        if self._surroundings.logs is not None:
+            return self._surroundings.logs
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="lbt-sim-vllm-")
+        return Path(self._folder.name)
+
+    async def _find_out(self, group: _Group, station: Station) -> None:
+        """What a server can. A server that was not started here is verified so: it has to know the model."""
+        assert self._transport is not None  # noqa: S101 - `_open` made it
+        key = {"Authorization": f"Bearer {station.key}"} if station.key else None
+        replica = Replica(station.url, station.gate, key=station.key)
+        place = Place(key=f"models.{group.name}" + (".urls" if group.spec.urls else ""))
+        read = partial(self._transport.read_once, replica, seconds=PROBE_SECONDS)
+
+        async def post(path: str, body: Mapping[str, Any] | None) -> Any:
+            data = await read(path, None if body is None else json.dumps(body).encode())
+            return data.decode("utf-8", "replace") if path == "/metrics" else decode(data, station.url)
+
+        try:
+            if group.spec.urls or isinstance(station.life, Attached):
+                await _verify(post, station, place)
+            station.can = await probe(post, station.served)
+        except Failure as failure:
+            remedy = (
+                f"Is it running? Try: curl {station.url}/v1/models" if group.spec.urls else f"Its key: {bool(key)}."
+            )
+            raise ModelUnavailable(f"no vLLM server: {failure}", where=place, remedy=remedy) from None
+
+    # --- while it runs ------------------------------------------------------------------------------------
+
+    async def _keep_looking(self) -> None:
+        """Reads the servers' metrics for as long as the run goes on."""
+        stations = [station for group in self._groups.values() for station in group.stations]
+        before: list[tuple[int, int] | None] = [None] * len(stations)
+        while True:
+            await asyncio.sleep(LOOK)
+            for number, station in enumerate(stations):
+                now = station.busy()
+                if now != before[number] or now[0]:
+                    await self._look(station)
+                before[number] = now
+            for party in self._parties:
+                party.widen()
+
+    async def _look(self, station: Station) -> None:
+        assert self._transport is not None  # noqa: S101 - `_open` made it
+        url = station.life.url if station.life else station.url
+        replica = Replica(url, station.gate, key=station.key)
+        with suppress(Failure):  # what is wrong with it shows in its calls, and to its watch
+            text = await self._transport.read_once(replica, "/metrics", seconds=5.0)
+            station.look(read_metrics(text.decode("utf-8", "replace")))
+
+
+def _given(spec: VllmSpec, number: int, url: str) -> Station:
+    """A server that runs somewhere, by its address."""
+    key = os.environ.get(spec.api_key_env, "").strip() if spec.api_key_env else None
+    if spec.api_key_env and not key:
+        raise ModelUnavailable(
+            f"the environment variable {spec.api_key_env} is not set",
+            where=Place(key="models.api_key_env"),
+            remedy=f"Set it to the server's API key: export {spec.api_key_env}=…",
+        )
+    root = url.removesuffix("/v1")
+    return Station(str(number), root, spec.lora or spec.model, key, most=spec.concurrency or MOST)
+
+
+async def _verify(post: Any, station: Station, place: Place) -> None:
+    """Sees that a server knows the model and answers one token.
+
+    Raises:
+        ModelUnavailable: It does not.
+    """
+    models = await post("/v1/models", None)
+    entries = models.get("data") if isinstance(models, Mapping) else None
+    names = [e.get("id") for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
+    if station.served not in names:
+        raise ModelUnavailable(
+            f"{station.url} does not serve {station.served!r}",
+            where=place,
+            valid=[str(name) for name in names[:20]],
+            remedy="Correct the address or the model's name.",
+        )
+    said = {"model": station.served, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    await post("/v1/chat/completions", said)
+
+
+def _told(station: Station) -> dict[str, Any]:
+    how = "started" if isinstance(station.life, Managed) else "kept" if station.life else "given"
+    return {"how": how} | ({"url": station.url} if how == "given" else {})
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)

@@ -111,6 +111,7 @@ def body_of(
     *,
     thinking: bool = True,
     shape: Shape = "alone",
+    salt: str | None = None,
 ) -> bytes:
     """The body without its opening brace and model, which are the replica's (`Replica.start`).
 
@@ -122,6 +123,7 @@ def body_of(
         can: What the server can.
         thinking: Whether a reasoning model may think before it writes.
         shape: How they are put together.
+        salt: A name for a prefix cache of its own.
     """
     first = requests[0]
     if way == "count":
@@ -141,6 +143,8 @@ def body_of(
             rest["n"] = len(requests)
     if can.thinking.switch and (first.choices or not thinking):
         rest["chat_template_kwargs"] = {"enable_thinking": False}
+    if salt is not None:
+        rest["cache_salt"] = salt
     messages = b",".join(b"[" + one + b"]" for one in written) if shape == "batch" else written[0]
     return b"".join((b'"messages":[', messages, b"],", json.dumps(rest).encode()[1:]))
 

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial, reduce
@@ -110,9 +110,17 @@ class Party:
     """
 
     def __init__(
-        self, stations: Sequence[Station], *, weights: str, adapter: str, detail: Mapping[str, Any], server: str
+        self,
+        stations: Sequence[Station],
+        look: Callable[[Station], Awaitable[None]],
+        *,
+        weights: str,
+        adapter: str,
+        detail: Mapping[str, Any],
+        server: str,
     ) -> None:
         self.stations = tuple(stations)
+        self._look = look
         self.weights, self.adapter, self.detail, self.server = weights, adapter, dict(detail), server
         self.can = reduce(Capabilities.shared_with, (station.can for station in stations))
         self.gate = Gate(sum(station.gate.limit for station in stations))
@@ -123,7 +131,9 @@ class Party:
         self.gate.limit = sum(station.gate.limit for station in self.stations)
 
     async def figures(self) -> dict[str, Any]:
-        """What the servers did since they were opened for this run."""
+        """What the servers did since they were opened for this run; for other runs too, where these share them."""
+        for station in self.stations:
+            await self._look(station)
         done = reduce(Snapshot.plus, (station.done for station in self.stations), Snapshot())
         seconds = time.monotonic() - self._begun
         sent, computed = done.prompt_tokens, done.computed
@@ -203,6 +213,7 @@ class Fleet:
         detail = dict(group.detail)
         party = Party(
             group.stations,
+            self._look,
             weights=str(detail.pop("identity", spec.model)),
             adapter=str(dict(detail.get("adapters", {})).get(adapter, adapter)) if adapter else "",
             detail=detail,
@@ -247,6 +258,7 @@ class Fleet:
             for group in self._groups.values():
                 group.detail = {**group.detail, "servers": [_told(station) for station in group.stations]}
                 await together(self._find_out(group, station) for station in group.stations)
+                await together(self._look(station) for station in group.stations)  # from here on it is counted
         except BaseException:
             await asyncio.gather(*(server.stop() for group in self._groups.values() for server in group.servers))
             raise

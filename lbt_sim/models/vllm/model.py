@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,13 +36,18 @@ _WARM = 4096
 
 
 class VllmModel:
-    """A model on vLLM servers."""
+    """A model on vLLM servers.
+
+    Attributes:
+        salt: When set, the prefix cache of this name is used, which nothing else fills.
+    """
 
     reads_facts = False
 
     def __init__(self, spec: VllmSpec) -> None:
         self._spec = spec
         self._name = "vllm"
+        self.salt: str | None = None
         self._fleet: Fleet | None = None
         self._party: Party | None = None
         self._transport: Transport | None = None
@@ -236,7 +241,9 @@ class VllmModel:
         self, group: Sequence[ChatRequest], way: Way, choices: Choices | None, shape: ask.Shape = "alone"
     ) -> bytes:
         written = [self._messages(request) for request in (group if shape == "batch" else group[:1])]
-        return ask.body_of(group, written, way, choices, self._can, thinking=self._spec.thinking, shape=shape)
+        salt = None if way == "count" else self.salt
+        thinking = self._spec.thinking
+        return ask.body_of(group, written, way, choices, self._can, thinking=thinking, shape=shape, salt=salt)
 
     def _messages(self, request: ChatRequest) -> bytes:
         """The messages as JSON without brackets; the head's are written once and kept: they are most of it."""

@@ -55,6 +55,7 @@ class Record:
         adapters: Served name -> folder of each LoRA adapter.
         kept: Whether runs of other processes may use it.
         started: When it was started, as ISO 8601 in UTC.
+        detail: What says which weights, versions and flags answer (`Launch.detail`).
         ready: Whether it answers.
         guard: The process that guards it, 0 before it has one.
         guard_start: When that process started.
@@ -76,6 +77,7 @@ class Record:
     adapters: Mapping[str, str]
     kept: bool
     started: str
+    detail: Mapping[str, object] = field(default_factory=dict)
     ready: bool = False
     guard: int = 0
     guard_start: int = 0

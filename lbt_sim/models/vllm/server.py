@@ -133,8 +133,8 @@ class Server:
         Raises:
             ModelUnavailable: It does not come up; says what its log tells.
         """
-        if self._failure is not None:
-            raise self._failure
+        if self._ending:
+            raise self._stopped()
         self._life = asyncio.create_task(self._live())
         try:
             await self._settled.wait()
@@ -177,6 +177,7 @@ class Server:
     async def stop(self) -> None:
         """Stop it: in order, then by force. Nothing is left of it. Any number of times, at any moment."""
         if self._life is None:
+            self._ending = True
             self._fail(self._stopped())
             return
         if not self._ending:  # A second cancellation would break off the ending.
@@ -334,6 +335,7 @@ class Server:
                 adapters=dict(self._launch.adapters),
                 kept=self._kept,
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
+                detail=dict(self._launch.detail),
             )
         process = self._process
         guard = process.guard if process else 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lbt_sim.errors import InputError, nearest
-from lbt_sim.exam import Exam, Sitting
+from lbt_sim.exam import Exam, Sitting, not_shown
 from lbt_sim.feedback import Failure, failures_as_values, report_text
 from lbt_sim.grading.base import Grade
 from lbt_sim.lesson import presented
@@ -21,7 +21,7 @@ from lbt_sim.seeds import Seeds
 from lbt_sim.setup import Prepared, uses_needed
 from lbt_sim.tasks.base import Exemplar
 
-__all__ = ["Preview", "preview", "rehearse"]
+__all__ = ["Preview", "exam_prompts", "preview", "rehearse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,9 @@ class _NobodyAsked:
 
     def reads_facts(self, model: str) -> bool:
         return False
+
+    def context(self, model: str) -> int | None:
+        return None
 
     async def ask(self, model: str, request: ChatRequest) -> Reply:
         """What would be said: assistants who pass on in their own words are heard before anyone is shown."""
@@ -69,13 +72,29 @@ async def preview(prepared: Prepared, agent: str | None = None) -> list[Preview]
             valid=names,
             remedy="Name one of the agents.",
         )
-    chosen = ctx.seeds.at("start", 0).rng().sample(room.teachable, min(file.method.exemplars, len(room.teachable)))
-    exemplars = tuple(Exemplar(p.question, p.answer, p.rationale, p.id) for p in chosen)
-    lecture = "…the lecture that the teacher wrote…" if file.method.material == "lecture" else None
-    material = Material(() if lecture else exemplars, lecture, by=room.lead.name)
+    material = _first_material(room, prepared, ctx.seeds)
     heard = await presented(room, material, file.lesson, ctx)
     wanted = [agent] if agent is not None else _typical(prepared)
     return [shown for name in wanted for shown in _prompts_of(prepared, room, name, material, heard)]
+
+
+async def exam_prompts(prepared: Prepared, items: int) -> list[ChatRequest]:
+    """The first teacher's exam on train problems that its first exemplars do not show, at most `items` of them."""
+    ctx = Context(Seeds(prepared.file.seed), lambda event: None, _NobodyAsked())
+    room = seat_room(prepared.classroom, prepared.seats, prepared.task, None, ctx)
+    material = _first_material(room, prepared, ctx.seeds)
+    problems = not_shown(room.teachable, [material])[:items]
+    path = CallPath(0, "preview", room.lead.name)
+    return room.lead.exam_requests(path, room.lead.knowing(material), problems, prepared.task.labels)
+
+
+def _first_material(room: Room, prepared: Prepared, seeds: Seeds) -> Material:
+    """What the seed's first exemplars are; a lecture that is yet to be written is left open."""
+    count = min(prepared.file.method.exemplars, len(room.teachable))
+    chosen = seeds.at("start", 0).rng().sample(room.teachable, count)
+    exemplars = tuple(Exemplar(p.question, p.answer, p.rationale, p.id) for p in chosen)
+    lecture = "…the lecture that the teacher wrote…" if prepared.file.method.material == "lecture" else None
+    return Material(() if lecture else exemplars, lecture, by=room.lead.name)
 
 
 def rehearse(prepared: Prepared) -> Prepared:

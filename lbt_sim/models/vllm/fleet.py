@@ -1,7 +1,7 @@
 """A run's vLLM servers, all together: planned before any is started, shared by the models that say the same.
 
-A server is one that this run starts and stops, one that `lbt-sim models serve` keeps for many runs, or one whose address the
-scenario gives; only the first kind is ever signalled.
+A server is one that this run starts and stops, one that `lbt-sim models serve` keeps for many runs, or one whose
+address the scenario gives; only the first kind is ever signalled.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class Station:
     key: str | None = None
     life: Life | None = None
     most: int = MOST
-    can: Capabilities = Capabilities()
+    can: Capabilities = field(default_factory=Capabilities)
     gate: Gate = field(init=False)
     pace: Pace = field(init=False)
     replicas: list[Replica] = field(default_factory=list)
-    done: Snapshot = Snapshot()
+    done: Snapshot = field(default_factory=Snapshot)
     _last: Snapshot | None = None
 
     def __post_init__(self) -> None:
@@ -221,6 +221,14 @@ class Fleet:
         )
         self._parties.append(party)
         return party
+
+    def servers_of(self, name: str) -> list[Server]:
+        """The servers of an entry that were started here."""
+        return list(self._groups[self._members[name].server_key].servers)
+
+    def model_of(self, name: str) -> str:
+        """What an entry's servers serve."""
+        return str(self._groups[self._members[name].server_key].detail.get("identity", self._members[name].model))
 
     async def leave(self, name: str) -> None:
         """An entry is closed; with the last of them the servers that were started here are stopped."""

@@ -29,7 +29,7 @@ class Managed:
     @property
     def alive(self) -> bool:
         """Whether it is not just being started."""
-        return self.server.alive
+        return bool(getattr(self.server, "alive", True))
 
     async def up(self) -> int:
         """Waits until it answers; how often it was started.
@@ -98,8 +98,8 @@ class Attached:
             if record is None:
                 raise ServerLost(
                     f"{self._record.name}: the server that was kept running is gone",
-                    remedy="Start it again with `lbt-sim models serve`, or let the run start its own; what was answered is "
-                    "kept.",
+                    remedy="Start it again with `lbt-sim models serve`, or let the run start its own; what was "
+                    "answered is kept.",
                 )
             self._record = record
             if record.ready and await self._answers():

@@ -1,7 +1,7 @@
 """The engine `vllm`: whole exams asked of servers that look after themselves.
 
-`fleet.py` has the servers, `ask.py` what is sent and read. Here requests are put into groups, sent, and sent alone where a
-group is refused.
+`fleet.py` has the servers, `ask.py` what is sent and read. Here requests are put into groups, sent, and sent alone
+where a group is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["VllmModel", "VllmSpec"]
 
 CHAT, BATCH, TOKENIZE = "/v1/chat/completions", "/v1/chat/completions/batch", "/tokenize"
 CALL_SECONDS = 3600.0
-"""A server that stands still is found out by its watch, not by a call's clock: this is for a call that was forgotten."""
+"""A server that stands still is found out by its watch, not by a call's clock: this is for a call that was lost."""
 LARGEST_GROUP = 64
 _HEADS = 256
 _WARM = 4096
@@ -293,13 +293,12 @@ class VllmModel:
         if tokens <= room:
             return None
         most = request.sampling.max_tokens
-        return Reply(
-            "",
-            "failed",
-            error=f"the prompt has {tokens:,} tokens and the reply may have {most:,}: more than the {self._can.context:,} "
-            "of the model's context. Raise the model's `length`, teach with fewer exemplars, or let `too_long` leave "
-            "something out",
+        told = (
+            f"the prompt has {tokens:,} tokens and the reply may have {most:,}: more than the {self._can.context:,} of "
+            "the model's context. Raise the model's `length`, teach with fewer exemplars, or let `too_long` leave "
+            "something out"
         )
+        return Reply("", "failed", error=told)
 
 
 def _remember(kept: OrderedDict[bytes, Any], key: bytes, value: Any, most: int) -> Any:

@@ -1,0 +1,107 @@
+"""Servers that are kept up for many runs: what `lbt-sim models serve` does until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lbt_sim.errors import ModelUnavailable, Place
+from lbt_sim.models.surroundings import Surroundings
+from lbt_sim.models.vllm import records
+from lbt_sim.models.vllm.fleet import Fleet
+from lbt_sim.models.vllm.spec import VllmSpec
+
+__all__ = ["Kept", "keep", "kept_logs"]
+
+LOOK = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A server that is up.
+
+    Attributes:
+        name: The entry under `models:` that it answers.
+        model: What it serves.
+        url: Its address, with `/v1`.
+        served: What it calls the model.
+        log: Its log file.
+    """
+
+    name: str
+    model: str
+    url: str
+    served: str
+    log: Path
+
+
+def kept_logs() -> Path:
+    """Where the logs of kept servers go: beside their records."""
+    return records.state_folder() / "logs" / str(os.getpid())
+
+
+async def keep(
+    entries: Mapping[str, VllmSpec], tell: Callable[[str], None], ready: Callable[[list[Kept]], None]
+) -> None:
+    """Starts the servers of these entries, and keeps them up until SIGINT or SIGTERM.
+
+    Args:
+        entries: Name under `models:` -> its options.
+        tell: Takes what happens to them.
+        ready: Told once, when all of them answer.
+
+    Raises:
+        ModelUnavailable: One cannot be started, or is kept already; then none is.
+        ServerLost: One died and cannot be brought back; the others are stopped too.
+    """
+    for name, spec in entries.items():
+        if spec.urls:
+            raise ModelUnavailable(
+                f"'{name}' names servers that run already",
+                where=Place(key=f"models.{name}.urls"),
+                remedy="They need not be kept by lbt-sim: runs use them as they are.",
+            )
+        if found := records.find_kept(spec.server_key):
+            raise ModelUnavailable(
+                f"'{name}' is kept up already, by process {found[0].owner} ({found[0].url})",
+                where=Place(key=f"models.{name}"),
+                remedy="Runs use that one. To start it anew, stop that process first.",
+            )
+    fleet = Fleet(Surroundings(logs=kept_logs(), tell=tell), kept=True)
+    for name, spec in entries.items():
+        fleet.join(name, spec)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    stopped = asyncio.ensure_future(stop.wait())
+    work = asyncio.ensure_future(_serve(fleet, entries, ready))
+    try:
+        await asyncio.wait({stopped, work}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            await work
+    finally:
+        for task in (stopped, work):
+            task.cancel()
+        await asyncio.gather(stopped, work, return_exceptions=True)
+        for name in entries:
+            await fleet.leave(name)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _serve(fleet: Fleet, entries: Mapping[str, VllmSpec], ready: Callable[[list[Kept]], None]) -> None:
+    for name in entries:
+        await fleet.open(name)
+    ready(
+        [Kept(name, fleet.model_of(name), s.url, s.served, s.log) for name in entries for s in fleet.servers_of(name)]
+    )
+    while True:
+        for name in entries:
+            for server in fleet.servers_of(name):
+                await server.up()  # raises where it is lost for good
+        await asyncio.sleep(LOOK)

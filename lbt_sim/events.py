@@ -22,7 +22,8 @@ a thing twice. Kinds and what their `data` holds:
 - `selection`, at `r<k>/selection`: round, strategy, metric, candidates [{id, n, correct, score, dropped (the block it
   was dropped after, or null), likelihood}], answers (spent), beam [id], rescore {n, score} or null
 - `report`, at `r<k>/report`: one entry of `rounds` in `--json`
-- `notice`, anywhere: text
+- `notice`, anywhere: text. At `<a call's path>/too_long`, where something was left out of a prompt: also round, who,
+  what (remarks, worked examples), left_out (how many), of (how many there were), tokens [before, after], context
 - `done`, at `done`: status
 """
 

@@ -210,7 +210,8 @@ async def examine(
 
     async def one(name: str, notes: Notes) -> Sitting:
         student = room.students[name]
-        sitting = await sit(room, student, student.head(notes), path, exam.problems)
+        kept = await student.notes_for_exam(path, notes, exam.problems, room.choices)
+        sitting = await sit(room, student, student.head(kept), path, exam.problems)
         ctx.emit(Event(f"r{exam.round}/{material.id}/grades/{name}", "grades", _as_data(exam.round, material, sitting)))
         return sitting
 

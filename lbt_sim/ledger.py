@@ -38,6 +38,8 @@ _SELECT_CALL = (
 )
 
 _AT = " at "
+_COUNTS = "(SELECT id FROM kinds WHERE purpose = 'count')"
+"""Kinds of calls that only asked how long a prompt is: no model has answered them."""
 
 T = TypeVar("T")
 PathTuple = tuple[int, str, str, str, int]
@@ -133,7 +135,7 @@ class Ledger:
             for number, model, purpose, sampling, choices in execute("SELECT * FROM kinds")
         }
         calls, paid, tokens = execute(
-            "SELECT count(*), total(1 - shared), "
+            f"SELECT count(*), total(iif(kind IN {_COUNTS}, 0, 1 - shared)), "  # noqa: S608 - no outside text
             "total(iif(shared, 0, ifnull(prompt_tokens, 0) + ifnull(completion_tokens, 0))) FROM calls"
         ).fetchone()
         self.committed_at_open = int(calls)
@@ -328,14 +330,13 @@ class LedgerReader:
         return bool(next(self._rows(sql, (identity, len(there), there)))[0])
 
     def totals(self) -> Mapping[str, int]:
-        """Calls, shared calls, failed calls and tokens of the whole run."""
+        """Calls, shared calls, failed calls and tokens of the whole run; calls that only counted tokens are none."""
         names = ("calls", "shared", "failed", "prompt_tokens", "cached_tokens", "completion_tokens")
-        row = next(
-            self._rows(
-                "SELECT count(*), total(shared), total(finish = 'failed'), total(iif(shared, 0, prompt_tokens)), "
-                "total(iif(shared, 0, cached_tokens)), total(iif(shared, 0, completion_tokens)) FROM calls"
-            )
+        sql = (
+            "SELECT count(*), total(shared), total(finish = 'failed'), total(iif(shared, 0, prompt_tokens)), "
+            "total(iif(shared, 0, cached_tokens)), total(iif(shared, 0, completion_tokens)) FROM calls "
         )
+        row = next(self._rows(sql + f"WHERE kind NOT IN {_COUNTS}"))
         return dict(zip(names, map(int, row), strict=True))
 
     def events(self, *kinds: str, path: str = "*") -> Iterator[Event]:

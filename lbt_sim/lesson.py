@@ -13,8 +13,7 @@ from lbt_sim.concurrency import cancelled
 from lbt_sim.events import Event
 from lbt_sim.models.base import CallPath
 from lbt_sim.roles.room import Context, Room
-from lbt_sim.roles.student import Assistant, Student
-from lbt_sim.roles.teacher import Teacher
+from lbt_sim.roles.student import Student
 from lbt_sim.roles.values import Material, Notes, Utterance
 from lbt_sim.scenario.schema import LessonSpec
 from lbt_sim.tasks.base import Exemplar
@@ -208,15 +207,11 @@ class _Lesson:
         if teacher in self._room.teachers:
             self.asked[student, number] = question
         path = self.path("reply", item=student, sample=number)
-        agent: Teacher | Assistant
         if teacher in self._room.teachers:
-            agent = self._room.teachers[teacher]
-            values = {"asker": student, "question": text, "exemplars": [], "heard": []}
-            reply = await agent.write(path, "reply", agent.knowing(self._material), **values)
-            answer_text = reply.text.strip()
+            answer_text = await self._room.teachers[teacher].reply(path, self._material, student, text)
         else:
-            agent = self._room.assistants[teacher]
-            answer_text = await agent.reply(path, await self._heard_by(teacher), student, text)
+            heard = await self._heard_by(teacher)
+            answer_text = await self._room.assistants[teacher].reply(path, heard, student, text)
         answer = Utterance(teacher, (student,), "answer", answer_text)
         self._tell(answer, f"reply/{student}", number)
         return question, answer

@@ -14,6 +14,7 @@ from lbt_sim.events import Event
 from lbt_sim.exam import Sitting, sit
 from lbt_sim.models.base import CallPath
 from lbt_sim.roles.room import Context, Room
+from lbt_sim.roles.teacher import Teacher
 from lbt_sim.roles.values import Material
 from lbt_sim.selection import Selection
 from lbt_sim.stats import f1_interval, f1_score, wilson_interval
@@ -48,9 +49,8 @@ async def report_round(
     if round_ == 0:
         ctx.emit(Event("r0/held_out", "held_out", _problems(room.task)))
     path = CallPath(round_, "report", "")
-    problems = room.task.held_out
     teachers = list(room.teachers.values())
-    sittings = await together(sit(room, t, t.knowing(material), path, problems) for t in teachers)
+    sittings = await together(_examined(room, teacher, material, path) for teacher in teachers)
     row: dict[str, Any] = {
         "round": round_,
         "teacher": score(sittings[0], room.task),
@@ -66,6 +66,13 @@ async def report_round(
         ctx.emit(Event(f"r{round_}/report/{sitting.who}", "reported", data))
     ctx.emit(Event(f"r{round_}/report", "report", row))
     return row
+
+
+async def _examined(room: Room, teacher: Teacher, material: Material, path: CallPath) -> Sitting:
+    problems = room.task.held_out
+    notes = teacher.notes_on(material)
+    kept = await teacher.notes_for_exam(path, notes, problems, room.choices, lecture=material.lecture)
+    return await sit(room, teacher, teacher.knowing(material, kept), path, problems)
 
 
 def _problems(task: Task) -> dict[str, Any]:

@@ -29,6 +29,14 @@ class Seeds:
         digest = blake2b(repr((self.run, self.path)).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") >> 33
 
+    def sample(self, number: int) -> int:
+        """The seed of sample `number` of what is drawn at this node: consecutive numbers, from this node's own on.
+
+        So an engine may draw n samples of one prompt in one request, as servers do it (sample i of a request with
+        seed s is drawn with s + i), and each is the sample that a call of its own would have given.
+        """
+        return (self.number() + number) % 2**31
+
     def rng(self) -> random.Random:
         """A generator of its own for this node."""
         digest = blake2b(repr((self.run, self.path)).encode(), digest_size=16).digest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from lbt_sim.classroom import Classroom, build_classroom
 from lbt_sim.classroom.example import example_cast
 from lbt_sim.errors import ScenarioError, TemplateError
 from lbt_sim.grading.load import check_grader, open_grader
+from lbt_sim.models.base import ModelInfo
 from lbt_sim.roles.uses import NEEDED, misuses
 from lbt_sim.scenario.load import LoadedScenario, Seat, resolve_agents, resolve_classroom
 from lbt_sim.scenario.loaded import read_classroom
@@ -19,7 +20,7 @@ from lbt_sim.seeds import Seeds
 from lbt_sim.tasks.base import Task
 from lbt_sim.tasks.load import load_task
 
-__all__ = ["Prepared", "models_needed", "prepare", "seat_classroom", "uses_needed"]
+__all__ = ["Prepared", "check_counting", "models_needed", "prepare", "seat_classroom", "uses_needed"]
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,33 @@ def _check_engines(prepared: Prepared) -> None:
                 where=prepared.loaded.place(f"models.{seat.model}.engine"),
                 remedy="Set `exemplars: turns` in the agent's YAML, or use a language model.",
             )
+
+
+def check_counting(prepared: Prepared, infos: Mapping[str, ModelInfo]) -> None:
+    """Refuses a `too_long` that needs to know how long prompts are with models whose engine cannot tell.
+
+    Args:
+        prepared: The scenario.
+        infos: Name under `models` -> what the model said of itself when it got ready, or what a manifest says.
+
+    Raises:
+        ScenarioError: An engine does not count tokens, or does not know its model's context.
+    """
+    policy = prepared.file.too_long
+    if policy == "fail":
+        return
+    for name in dict.fromkeys(seat.model for seat in prepared.seats if seat.role != "examiner"):
+        info = infos[name]
+        if info.unlimited or (info.context is not None and info.counts_tokens):
+            continue
+        lacks = "cannot count a prompt's tokens" if info.context is not None else "does not say how long its context is"
+        engine = prepared.file.models[name].engine
+        raise prepared.loaded.error(
+            "too_long",
+            f"`{policy}` has to know how long prompts are, and models.{name} (engine '{engine}') {lacks}",
+            valid=["fail"],
+            remedy="Use `too_long: fail`, or an engine that can (`vllm`, `llamacpp`).",
+        )
 
 
 def models_needed(prepared: Prepared) -> list[str]:

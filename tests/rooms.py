@@ -21,6 +21,7 @@ from lbt_sim.models.scripted import ScriptedModel
 from lbt_sim.roles.room import Context, Room, seat_room
 from lbt_sim.roles.values import Material
 from lbt_sim.scenario.load import load_scenario
+from lbt_sim.scenario.schema import TooLong
 from lbt_sim.scenario.seats import Seat, resolve_agents
 from lbt_sim.seeds import Seeds
 from lbt_sim.setup import Prepared, prepare
@@ -130,8 +131,11 @@ async def seated(
     seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     model: ChatModel | None = None,
+    detail: Mapping[str, Any] | None = None,
+    too_long: TooLong = "fail",
+    replay: bool = False,
 ) -> AsyncIterator[Seated]:
-    """A room over a new ledger in `folder`; `handler` answers every call."""
+    """A room over the ledger in `folder`; `handler` answers every call, `detail` is what the model says of itself."""
     classroom = classroom or star("ann", "bob")
     seats = list(seats or seats_for([(seat.name, seat.role) for seat in classroom.seats], folder))
     scripted = Served(handler)
@@ -140,7 +144,8 @@ async def seated(
     async with Ledger(folder) as ledger:
         info = await served.ready()
         names = {seat.model for seat in seats}
-        caller = Caller({name: (served, ModelInfo(info.identity)) for name in names}, ledger, limits)
+        info = ModelInfo(info.identity, detail or {})
+        caller = Caller(dict.fromkeys(names, (served, info)), ledger, limits, replay=replay)
         events: list[Event] = []
         grader = None if task.grader == "rubric" else open_grader(task)
 
@@ -148,7 +153,7 @@ async def seated(
             events.append(event)
             ledger.put(event)
 
-        ctx = Context(Seeds(seed), emit, caller)
+        ctx = Context(Seeds(seed), emit, caller, too_long)
         room = seat_room(classroom, seats, task, grader, ctx)
         yield Seated(room, ctx, caller, ledger, scripted, events)
         if grader is not None:

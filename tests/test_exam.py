@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rooms import LABELS, Seated, below, material, problems, prompt, rightly, seated, small_task
+from rooms import LABELS, Seated, below, material, problems, prompt, rightly, seated, seats_for, small_task, star
 
 from lbt_sim.errors import CallsFailed
 from lbt_sim.exam import Exam, Sitting, examine, set_exam, sit
@@ -17,7 +17,7 @@ from lbt_sim.grading.base import Grade
 from lbt_sim.models.base import CallPath, ChatRequest, Reply
 from lbt_sim.models.recorded import Limits
 from lbt_sim.roles.values import Material, Notes, Utterance
-from lbt_sim.scenario.schema import ExamSpec
+from lbt_sim.scenario.schema import ExamSpec, SamplingSpec
 from lbt_sim.tasks.base import Exemplar, Problem
 
 PATH = CallPath(1, "exam/m", "")
@@ -145,6 +145,22 @@ async def test_checks_are_not_one_greedy_answer_repeated(tmp_path: Path, labels:
         checks = here.asked("answer")
     assert len(checks) == 3, "three answers, none shared"
     assert len({(r.seed, r.sampling) for r in checks}) == 3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.4])
+async def test_the_drawn_checks_of_a_problem_have_consecutive_seeds(tmp_path: Path, temperature: float) -> None:
+    drawing = {"answer": SamplingSpec(temperature=temperature)}
+    seats = [replace(s, sampling=drawing) for s in seats_for([("teacher", "teacher"), ("ann", "student")], tmp_path)]
+    async with seated(tmp_path, lambda request: "yes", classroom=star("ann"), seats=seats) as here:
+        examiner, problems = here.room.examiner, here.room.task.train[:3]
+        paths = [CallPath(1, "set_exam/check", "", sample=sample) for sample in range(4)]
+        checks = [examiner.solve(path, problems, here.room.choices) for path in paths]
+    for of_one in zip(*checks, strict=True):
+        drawn = [request for request in of_one if request.sampling.temperature]
+        assert len(drawn) == (4 if temperature else 3)
+        assert len({(r.head.digest, r.last, r.sampling) for r in drawn}) == 1, "one prompt, drawn several times"
+        assert [(r.seed - drawn[0].seed) % 2**31 for r in drawn] == list(range(len(drawn)))
+    assert len({request.seed for request in checks[-1]}) == 3, "each problem has seeds of its own"
 
 
 async def test_written_problems_are_judged_anew_at_every_check(tmp_path: Path) -> None:

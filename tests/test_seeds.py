@@ -41,6 +41,14 @@ def test_numbers_are_what_every_engine_takes(run: int, path: list[object]) -> No
     assert 0 <= Seeds(run).at(*path).number() < 2**31
 
 
+@given(st.integers(0, 2**31 - 1), paths, st.integers(0, 1000))
+def test_samples_have_consecutive_seeds_from_the_nodes_own_on(run: int, path: list[object], sample: int) -> None:
+    node = Seeds(run).at(*path)
+    assert node.sample(0) == node.number()
+    assert (node.sample(sample + 1) - node.sample(sample)) % 2**31 == 1
+    assert 0 <= node.sample(sample) < 2**31
+
+
 def test_another_process_draws_the_same() -> None:
     code = "from lbt_sim.seeds import Seeds; print(Seeds(7).at('r1', 2).number(), Seeds(7).at('x').rng().random())"
     said = subprocess.run(

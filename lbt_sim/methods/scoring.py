@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lbt_sim.concurrency import together
@@ -11,6 +11,7 @@ from lbt_sim.events import Event
 from lbt_sim.exam import Sitting, not_shown, sit
 from lbt_sim.lesson import teach
 from lbt_sim.models.base import CallPath
+from lbt_sim.roles.agent import ClassroomAgent
 from lbt_sim.roles.room import Context, Room
 from lbt_sim.roles.values import Material, Notes
 from lbt_sim.scenario.schema import LessonSpec, M3Spec, SelectSpec
@@ -30,16 +31,17 @@ async def select_beam(
     ctx: Context,
 ) -> Selection:
     """The best of the candidates, scored on problems that none of them shows; `reserve` scores the winner anew."""
+    pool, kept = scoring_pool(room, candidates), not_shown(reserve, candidates)
     return await select(
         candidates,
-        scoring_pool(room, candidates),
-        scorer(room, lesson, spec.select, round_, ctx),
+        pool,
+        scorer(room, lesson, spec.select, round_, ctx, [*pool, *kept]),
         spec.select,
         spec.beam,
         round_,
         ctx,
         width=respondents(room, spec.select),
-        reserve=not_shown(reserve, candidates),
+        reserve=kept,
     )
 
 
@@ -73,32 +75,51 @@ def scoring_pool(room: Room, candidates: Sequence[Material]) -> list[Problem]:
     return not_shown(room.teachable, candidates)
 
 
-def scorer(room: Room, lesson: LessonSpec, spec: SelectSpec, round_: int, ctx: Context) -> Scorer:
-    """The scorer that `select.by` names; with several teachers or students their majority counts."""
+def scorer(
+    room: Room, lesson: LessonSpec, spec: SelectSpec, round_: int, ctx: Context, pool: Sequence[Problem]
+) -> Scorer:
+    """The scorer that `select.by` names; with several teachers or students their majority counts.
+
+    `pool` is every problem that it may be asked to score on.
+    """
     silent = replace(ctx, emit=lambda event: None)  # the transcript tells of the round's lesson and exam
+    by_teachers = spec.by == "teacher"
+    asked: Mapping[str, ClassroomAgent] = room.teachers if by_teachers else room.students
+    minds: dict[str, asyncio.Future[list[Notes]]] = {}
 
-    async def by_teachers(material: Material, problems: Sequence[Problem]) -> list[Scored | None]:
-        path = CallPath(round_, f"select/{material.id}", "")
-        teachers = room.teachers.values()
-        sittings = await together(sit(room, t, t.knowing(material), path, problems) for t in teachers)
-        return [_scored(sittings, index, room.task) for index in range(len(problems))]
+    async def in_mind(material: Material) -> list[Notes]:
+        """What everyone asked brings to the problems; the same for all of them, whatever block they come in."""
+        if by_teachers:
+            notes = {name: teacher.notes_on(material) for name, teacher in room.teachers.items()}
+        else:
+            lessons = teach(room, material, lesson, round_, silent, "select/lesson")
+            notes = {name: heard async for name, heard in lessons}
+        path, lecture = _path(round_, material), lecture_of(material)
+        return await together(
+            agent.notes_for_exam(path, notes[name], pool, room.choices, lecture=lecture)
+            for name, agent in asked.items()
+        )
 
-    lessons: dict[str, asyncio.Future[dict[str, Notes]]] = {}
+    def lecture_of(material: Material) -> str | None:
+        return material.lecture if by_teachers else None  # students have it in their notes
 
-    async def lesson_on(material: Material) -> dict[str, Notes]:
-        return {name: notes async for name, notes in teach(room, material, lesson, round_, silent, "select/lesson")}
-
-    async def by_students(material: Material, problems: Sequence[Problem]) -> list[Scored | None]:
+    async def score(material: Material, problems: Sequence[Problem]) -> list[Scored | None]:
         # Taught once, whatever number of blocks it is scored on. The beam is taught anew: its exam has been sat.
-        if material.id not in lessons:
-            lessons[material.id] = asyncio.ensure_future(lesson_on(material))
-        notes = await lessons[material.id]
-        path = CallPath(round_, f"select/{material.id}", "")
-        students = room.students.values()
-        sittings = await together(sit(room, s, s.head(notes[s.name]), path, problems) for s in students)
+        if material.id not in minds:
+            minds[material.id] = asyncio.ensure_future(in_mind(material))
+        notes = await minds[material.id]
+        path, lecture = _path(round_, material), lecture_of(material)
+        sittings = await together(
+            sit(room, agent, agent.head(kept, lecture=lecture), path, problems)
+            for agent, kept in zip(asked.values(), notes, strict=True)
+        )
         return [_scored(sittings, index, room.task) for index in range(len(problems))]
 
-    return by_teachers if spec.by == "teacher" else by_students
+    return score
+
+
+def _path(round_: int, material: Material) -> CallPath:
+    return CallPath(round_, f"select/{material.id}", "")
 
 
 def _scored(sittings: Sequence[Sitting], index: int, task: Task) -> Scored | None:

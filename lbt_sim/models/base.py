@@ -27,9 +27,13 @@ __all__ = [
 
 Purpose = Literal[
     "answer", "ask", "reply", "discuss", "pass_on", "summarise", "write", "reflect", "rewrite", "repair", "choose",
-    "set_exam", "judge", "chat",
+    "set_exam", "judge", "chat", "count",
 ]  # fmt: skip
-"""What a call is for. Rule-based engines decide by it what to do; language models never see it."""
+"""What a call is for. Rule-based engines decide by it what to do; language models never see it.
+
+`count` asks the engine, not the model: the reply's text is the number of tokens that the prompt has as the model would
+be given it, chat template included, in decimal. Only engines that say so (`ModelInfo.counts_tokens`) are asked.
+"""
 
 Finish = Literal["stop", "length", "failed"]
 
@@ -181,7 +185,9 @@ class ModelInfo:
 
     Attributes:
         identity: Engine, model and revision: part of every call's content key.
-        detail: Versions, flags, file hashes: whatever says what exactly answered.
+        detail: Versions, flags, file hashes: whatever says what exactly answered. Two keys mean the same for every
+            engine: `context`, the tokens that prompt and reply may have together (None: there is no limit; without
+            the key it is not known), and `counts_tokens`, whether calls for the purpose `count` are answered.
         server: Where it answers, for engines that only know what a server calls its model: addresses, without
             credentials. Two servers may call different weights by one name, so equal calls share a reply only where
             this is equal too. It is not part of the identity: a run goes on when its server has moved.
@@ -190,6 +196,22 @@ class ModelInfo:
     identity: str
     detail: Mapping[str, Any] = field(default_factory=dict)
     server: str = ""
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that prompt and reply may have together; None where there is no limit, or it is not known."""
+        said = self.detail.get("context")
+        return said if isinstance(said, int) else None
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether the engine says that no prompt is too long for it."""
+        return "context" in self.detail and self.detail["context"] is None
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether the engine answers calls for the purpose `count`."""
+        return self.detail.get("counts_tokens") is True
 
 
 class ChatModel(Protocol):

@@ -112,6 +112,7 @@ class LlamaCppModel:
                 worker.start()
             # A process that ends during a native call would crash: whoever forgets to close, does so here.
             atexit.register(self._stop)
+        counts = await asyncio.to_thread(self._native.count, [{"role": "user", "content": "Hi"}]) is not None
         name = self._spec.model if self._spec.model in KNOWN else path.stem
         return ModelInfo(
             f"llamacpp:{name}@{digest[:12]}",
@@ -121,6 +122,7 @@ class LlamaCppModel:
                 "sha256": digest,
                 "threads": threads,
                 "context": self._spec.context,
+                "counts_tokens": counts,
                 "parallel": self._spec.parallel,
                 "gpu_layers": self._spec.gpu_layers,
                 "cache": self._spec.cache,
@@ -204,6 +206,11 @@ def _settle(job: _Job, reply: Reply) -> None:
 def _answer(ask: _Ask, request: ChatRequest, cache: bool) -> Reply:
     """The reply to a request: choices by first-token log-probabilities where these can tell them apart."""
     body = _body(request, cache)
+    if request.purpose == "count":
+        tokens = ask.native.count(body["messages"])
+        if tokens is None:
+            return Reply("", "failed", error="llama.cpp did not say how many tokens the prompt has", transient=True)
+        return Reply(str(tokens))
     if not request.choices:
         return ask(body)[1]
     first = ask.native.first_tokens(request.choices)

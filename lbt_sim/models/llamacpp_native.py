@@ -27,6 +27,8 @@ __all__ = ["Native", "Setup", "Stopped"]
 
 SILENT, ERRORS = 0, 1
 """llama.cpp's verbosity."""
+_TIMEOUT = 60
+"""Seconds that the embedded server has for a question about tokens. It answers within milliseconds of a free core."""
 SHORT = 8
 """Tokens of a reply that is not worth interrupting."""
 
@@ -132,25 +134,41 @@ class Native:
                 self._first[asked] = None
         return self._first[asked]
 
+    def count(self, messages: Sequence[Mapping[str, str]]) -> int | None:
+        """The tokens of a prompt, chat template included; None where llama.cpp does not say."""
+        try:
+            said = self._post("/v1/chat/completions/input_tokens", {"messages": list(messages)})
+            return int(said["input_tokens"])
+        except (OSError, http.client.HTTPException, LookupError, TypeError, ValueError):
+            return None
+
     def close(self) -> None:
         """Free the model's memory and threads."""
         self._server = None
         self._clean_up()
 
     def _first_token(self, text: str) -> str:
-        host, _, port = self._address.partition("://")[2].rpartition(":")
-        path = None if port.isdecimal() else self._address.partition("://")[2]
-        connection = _UnixConnection(path) if path else http.client.HTTPConnection(host, int(port), timeout=10)
-        try:
-            body = json.dumps({"content": text, "add_special": False, "with_pieces": True})
-            headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
-            connection.request("POST", "/tokenize", body, headers)
-            piece = json.loads(connection.getresponse().read())["tokens"][0]["piece"]
-        finally:
-            connection.close()
+        said = self._post("/tokenize", {"content": text, "add_special": False, "with_pieces": True})
+        piece = said["tokens"][0]["piece"]
         if not isinstance(piece, str) or not piece.strip():
             raise ValueError("the first token is no text of its own")
         return piece
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """What the embedded server answers to what the native calls do not offer."""
+        host, _, port = self._address.partition("://")[2].rpartition(":")
+        socket_path = None if port.isdecimal() else self._address.partition("://")[2]
+        connection = (
+            _UnixConnection(socket_path)
+            if socket_path
+            else http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT)
+        )
+        try:
+            headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+            connection.request("POST", path, json.dumps(body), headers)
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
 
 
 class _Chunks:
@@ -189,7 +207,7 @@ class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
     def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=10)
+        super().__init__("localhost", timeout=_TIMEOUT)
         self._path = path
 
     def connect(self) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from lbt_sim.errors import BudgetExhausted, CallsFailed, Interrupted, LbtError, LedgerMismatch, Place, ReplayMiss
 from lbt_sim.ledger import Ledger, PathTuple, StoredCall
@@ -32,6 +32,10 @@ _ALONE = frozenset({"chat"})
 """Calls without which whoever asked cannot go on: an agent of AutoGen's in a team. A failure that is kept would come
 again each time the run is resumed."""
 
+_COUNT = "count"
+"""The purpose of calls that only ask how long a prompt is. They are no answers of a model: no budget is charged for
+them, the meter counts them apart, and one that gives up stops the run, since what is asked next hangs on it."""
+
 _Content = tuple[str, bytes]
 """Who answers, and a request's key: calls for which these are equal may share a reply."""
 
@@ -41,6 +45,10 @@ class Asks(Protocol):
 
     def reads_facts(self, model: str) -> bool:
         """Whether `model` is a rule-based engine."""
+        ...
+
+    def context(self, model: str) -> int | None:
+        """Tokens that prompt and reply may have together with `model`; None: no limit, or not known."""
         ...
 
     async def ask(self, model: str, request: ChatRequest) -> Reply:
@@ -67,12 +75,15 @@ class Meter:
 
     `made`, `replayed` and `shared` say where this execution's replies came from: a model, the ledger by their path,
     an identical call. `failed` and the tokens are those of made and replayed calls together, so that a resumed run
-    tells what the whole run has cost; a fork tells of its own rounds. Shared replies cost nothing.
+    tells what the whole run has cost; a fork tells of its own rounds. Shared replies cost nothing. Calls that only ask
+    how long a prompt is are in none of these: `counted` is how many of them there were, wherever their replies came
+    from.
     """
 
     made: int = 0
     replayed: int = 0
     shared: int = 0
+    counted: int = 0
     failed: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -129,6 +140,10 @@ class Caller:
     def reads_facts(self, model: str) -> bool:
         """Whether `model` is a rule-based engine."""
         return self._models[model].model.reads_facts
+
+    def context(self, model: str) -> int | None:
+        """Tokens that prompt and reply may have together with `model`; None: no limit, or not known."""
+        return self._models[model].info.context
 
     async def ask(self, model: str, request: ChatRequest) -> Reply:
         """One call; see `ask_many`."""
@@ -198,12 +213,7 @@ class Caller:
             batch.replies[index] = from_row(stored)
             if stored.finish == "failed" and batch.requests[index].purpose in _CHARGED:
                 self._tolerance.fail(batch.requests[index].path)
-            if stored.shared:
-                self.meter.shared += 1
-            else:
-                self.meter.replayed += 1
-                self._meter_reply(batch.reply(index))
-            self._count_answer(batch, index)
+            self._take_account(batch, index, "shared" if stored.shared else "replayed")
         batch.open = still_open
 
     async def _share_or_pay(self, model: str, batch: Batch) -> None:
@@ -276,7 +286,7 @@ class Caller:
         if not pay:
             return []
         await self._stop_if_draining()
-        await self._reserve(len(pay))
+        await self._reserve(_charged(batch, pay))
         failed: list[int] = []
         sent = answered = 0
 
@@ -295,18 +305,16 @@ class Caller:
                 index = pay[position]
                 answered += 1
                 self._landed(1)
-                self.meter.made += 1
                 batch.replies[index] = reply = received(batch.requests[index], reply)
                 self._tokens += (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
-                self._meter_reply(reply)
-                self._count_answer(batch, index)
+                self._take_account(batch, index, "made")
                 if reply.finish == "failed":
                     failed.append(index)
                 else:
                     self._put(batch, index, shared=False)
         finally:
             self._landed(sent - answered)
-            self._paid -= len(pay) - answered
+            self._paid -= _charged(batch, [index for index in pay if batch.replies[index] is None])
         if answered < len(pay):
             await self._ledger.flush()
             await self._stop_if_draining()
@@ -323,6 +331,13 @@ class Caller:
         charged = [
             index for index in failed if batch.requests[index].purpose in _CHARGED or batch.reply(index).transient
         ]
+        for index in failed:
+            if batch.requests[index].purpose == _COUNT:
+                raise CallsFailed(
+                    f"it could not be found out how long a prompt is: {batch.reply(index).error}",
+                    where=Place(key=str(batch.requests[index].path)),
+                    remedy="What was answered is kept. When the model answers again, `lbt-sim resume` continues.",
+                )
         for index in charged:
             self._tolerance.fail(batch.requests[index].path)
         for index in charged:
@@ -371,7 +386,20 @@ class Caller:
         if not self.meter.in_flight:
             self._idle.set()
 
-    def _meter_reply(self, reply: Reply) -> None:
+    def _take_account(self, batch: Batch, index: int, source: Literal["made", "replayed", "shared"]) -> None:
+        """Meters a reply that is in."""
+        request, reply = batch.requests[index], batch.reply(index)
+        batch.counted += 1
+        self.meter.planned -= 1
+        if request.purpose == _COUNT:
+            self.meter.counted += 1
+            return
+        self.meter.made += source == "made"
+        self.meter.replayed += source == "replayed"
+        self.meter.shared += source == "shared"
+        self.meter.answered[request.path[:3]] += 1
+        if source == "shared":
+            return
         self.meter.failed += reply.finish == "failed"
         self.meter.prompt_tokens += reply.prompt_tokens or 0
         self.meter.cached_tokens += reply.cached_tokens or 0
@@ -379,16 +407,14 @@ class Caller:
 
     def _keep_shared(self, batch: Batch, index: int, reply: Reply) -> None:
         batch.replies[index] = reply
-        self.meter.shared += 1
-        self._count_answer(batch, index)
+        self._take_account(batch, index, "shared")
         self._put(batch, index, shared=True)
-
-    def _count_answer(self, batch: Batch, index: int) -> None:
-        batch.counted += 1
-        self.meter.planned -= 1
-        path = batch.requests[index].path
-        self.meter.answered[path.round, path.step, path.agent] += 1
 
     def _put(self, batch: Batch, index: int, *, shared: bool) -> None:
         batch.written[index] = True
         self._ledger.put(as_row(batch, index, shared=shared))
+
+
+def _charged(batch: Batch, indices: Iterable[int]) -> int:
+    """How many of these calls count against the budget."""
+    return sum(batch.requests[index].purpose != _COUNT for index in indices)

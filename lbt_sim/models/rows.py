@@ -56,7 +56,12 @@ class Batch:
 
 
 def received(request: ChatRequest, reply: Reply) -> Reply:
-    """A model's reply as it will be read back: text that SQLite and UTF-8 can hold, and whether it was drawn."""
+    """A model's reply as it will be read back: text that SQLite and UTF-8 can hold, and whether it was drawn.
+
+    A prompt that was only counted has cost no tokens.
+    """
+    if request.purpose == "count":
+        reply = replace(reply, prompt_tokens=None, cached_tokens=None, completion_tokens=None)
     return replace(_cleaned(reply), drawn=not request.deterministic)
 
 

@@ -68,7 +68,7 @@ class ScriptedModel:
 
     async def ready(self) -> ModelInfo:
         """Always is."""
-        return ModelInfo(self._identity)
+        return ModelInfo(self._identity, {"context": None})
 
     async def create(self, request: ChatRequest) -> Reply:
         """The script's reply. An exception of a handler written in Python is the test's own and is raised."""

@@ -113,7 +113,7 @@ class SimulatedModel:
     async def ready(self) -> ModelInfo:
         """Always is."""
         options = self._spec.model_dump(exclude={"latency", "concurrency"})
-        return ModelInfo(f"simulated:1:{json.dumps(options, sort_keys=True)}", {"options": options})
+        return ModelInfo(f"simulated:1:{json.dumps(options, sort_keys=True)}", {"options": options, "context": None})
 
     async def create(self, request: ChatRequest) -> Reply:
         """The reply, after `latency` seconds."""

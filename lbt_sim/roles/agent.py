@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from lbt_sim.errors import Place, TemplateError
 from lbt_sim.models.base import CallPath, ChatRequest, Head, Purpose, Reply, Sampling, Turn
 from lbt_sim.models.recorded import Asks
 from lbt_sim.prompts import Template
+from lbt_sim.roles.fitting import Fitting
 from lbt_sim.roles.values import Notes, Utterance, exemplar_values
 from lbt_sim.scenario.load import Seat
 from lbt_sim.scenario.schema import SamplingSpec
@@ -54,14 +55,16 @@ class ClassroomAgent(BaseChatAgent):
         task: What is taught.
         caller: The way to the models.
         seeds: The run's seeds.
+        fitting: Makes its prompts fit into its model's context; None: they are sent as they are.
     """
 
-    def __init__(self, seat: Seat, task: Task, caller: Asks, seeds: Seeds) -> None:
+    def __init__(self, seat: Seat, task: Task, caller: Asks, seeds: Seeds, fitting: Fitting | None = None) -> None:
         super().__init__(seat.name, seat.agent.description or f"{seat.role} in a classroom")
         self.seat = seat
         self.task = task
         self._caller = caller
         self._seeds = seeds
+        self._fitting = fitting
         self._said = 0
         self._notes = Notes()  # only what AutoGen's on_messages brings; lessons pass notes as values
         self._rule_based = caller.reads_facts(seat.model)
@@ -155,6 +158,10 @@ class ClassroomAgent(BaseChatAgent):
 
     # --- calls --------------------------------------------------------------------------------------------
 
+    def seed(self, path: CallPath) -> int:
+        """The seed of a call that draws its reply: consecutive over the samples of one prompt."""
+        return self._seeds.at(*path._replace(sample=0)).sample(path.sample)
+
     def request(
         self,
         path: CallPath,
@@ -170,7 +177,7 @@ class ClassroomAgent(BaseChatAgent):
             head=head,
             last=self.render(use, **values),
             sampling=self.sampling(use),
-            seed=self._seeds.at(*path._replace(agent=self.name)).number(),
+            seed=self.seed(path._replace(agent=self.name)),
             choices=choices,
             purpose=use,
             facts=dict(values) if self._rule_based else None,
@@ -179,6 +186,36 @@ class ClassroomAgent(BaseChatAgent):
     async def write(self, path: CallPath, use: Purpose, head: Head, **values: Any) -> Reply:
         """Says something in free text."""
         return await self._caller.ask(self.seat.model, self.request(path, use, head, values))
+
+    async def say(
+        self,
+        path: CallPath,
+        use: Purpose,
+        notes: Notes,
+        values: Callable[[Notes], Mapping[str, Any]],
+        *,
+        lecture: str | None = None,
+    ) -> Reply:
+        """Says something in free text with notes in mind, or with as much of them as fits.
+
+        Args:
+            path: The call's path.
+            use: What for.
+            notes: What it has in mind.
+            values: Makes the values of the last turn of the notes that are kept.
+            lecture: A lecture that it has in mind, whatever is kept.
+        """
+
+        def made(kept: Notes) -> ChatRequest:
+            return self.request(path, use, self.head(kept, lecture=lecture), values(kept))
+
+        kept = await self._kept(path, notes, lambda kept: [made(kept)])
+        return await self._caller.ask(self.seat.model, made(kept))
+
+    async def _kept(self, path: CallPath, notes: Notes, make: Callable[[Notes], Sequence[ChatRequest]]) -> Notes:
+        if self._fitting is None:
+            return notes
+        return await self._fitting.fit(self.seat.model, path._replace(agent=self.name), notes, make)
 
     async def write_many(self, requests: Sequence[ChatRequest]) -> list[Reply]:
         """Several calls at once."""
@@ -192,10 +229,27 @@ class ClassroomAgent(BaseChatAgent):
         requests = []
         for problem in problems:
             item = path._replace(agent=self.name, item=problem.id)
-            seed = 0 if sampling.temperature == 0 else self._seeds.at(*item).number()
+            seed = 0 if sampling.temperature == 0 else self.seed(item)
             last = self._item("answer", question=problem.question)
             requests.append(ChatRequest(item, head, last, sampling, seed, choices, "answer"))
         return requests
+
+    async def notes_for_exam(
+        self,
+        path: CallPath,
+        notes: Notes,
+        problems: Sequence[Problem],
+        choices: tuple[str, ...],
+        *,
+        lecture: str | None = None,
+    ) -> Notes:
+        """The notes that it can take into an exam: all, or as much as fits with every problem.
+
+        One decision for all problems: they share one head.
+        """
+        return await self._kept(
+            path, notes, lambda kept: self.exam_requests(path, self.head(kept, lecture=lecture), problems, choices)
+        )
 
     # --- AutoGen ------------------------------------------------------------------------------------------
 
@@ -208,13 +262,9 @@ class ClassroomAgent(BaseChatAgent):
         """Hears `messages` and replies to the last of them, in any AutoGen team."""
         heard = [Utterance(m.source, (self.name,), "discusses", m.to_model_text()) for m in messages]
         before, last = (heard[:-1], heard[-1].text) if heard else ([], "")
-        head = self.head(self._notes.plus(before))
         path = CallPath(0, "team", self.name, sample=self._said)
         self._said += 1  # before waiting: a call that is cancelled may be in the ledger all the same
-        request = ChatRequest(
-            path, head, last, self.sampling("discuss"), self._seeds.at(*path).number(), purpose="chat"
-        )
-        asking = asyncio.ensure_future(self._caller.ask(self.seat.model, request))
+        asking = asyncio.ensure_future(self._chat(path, self._notes.plus(before), last))
         cancellation_token.link_future(asking)
         reply = await asking
         if reply.finish == "failed":
@@ -222,6 +272,13 @@ class ClassroomAgent(BaseChatAgent):
             raise RuntimeError(f"{self.name} could not answer: {reply.error}")
         self._notes = self._notes.plus([*heard, Utterance(self.name, (), "discusses", reply.text)])
         return Response(chat_message=TextMessage(content=reply.text, source=self.name))
+
+    async def _chat(self, path: CallPath, notes: Notes, last: str) -> Reply:
+        def made(kept: Notes) -> ChatRequest:
+            return ChatRequest(path, self.head(kept), last, self.sampling("discuss"), self.seed(path), purpose="chat")
+
+        kept = await self._kept(path, notes, lambda kept: [made(kept)])
+        return await self._caller.ask(self.seat.model, made(kept))
 
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         """Forgets what was heard in the team."""

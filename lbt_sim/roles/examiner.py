@@ -37,7 +37,7 @@ class Examiner(ClassroomAgent):
         if path.sample == 0:
             return requests
         return [
-            replace(r, sampling=replace(r.sampling, temperature=0.7), seed=self._seeds.at(*r.path).number())
+            replace(r, sampling=replace(r.sampling, temperature=0.7), seed=self.seed(r.path))
             for r in requests
             if not r.sampling.temperature
         ] or requests

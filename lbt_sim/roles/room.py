@@ -12,9 +12,11 @@ from lbt_sim.grading.base import Grade, Grader
 from lbt_sim.models.base import CallPath, Reply
 from lbt_sim.models.recorded import Asks
 from lbt_sim.roles.examiner import Examiner
+from lbt_sim.roles.fitting import Fitting
 from lbt_sim.roles.student import Assistant, Student
 from lbt_sim.roles.teacher import Teacher
 from lbt_sim.scenario.load import Seat
+from lbt_sim.scenario.schema import TooLong
 from lbt_sim.seeds import Seeds
 from lbt_sim.tasks.base import Problem, Task
 from lbt_sim.tasks.split import HeldOutGuard
@@ -29,6 +31,8 @@ class Context:
     seeds: Seeds
     emit: EventSink
     caller: Asks
+    too_long: TooLong = "fail"
+    """What happens to prompts that do not fit into a model's context."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Room:
 def seat_room(classroom: Classroom, seats: Sequence[Seat], task: Task, grader: Grader | None, ctx: Context) -> Room:
     """Makes the agents and seats them."""
     kinds = {"teacher": Teacher, "assistant": Assistant, "student": Student, "examiner": Examiner}
-    agents = {seat.name: kinds[seat.role](seat, task, ctx.caller, ctx.seeds) for seat in seats}
+    fitting = Fitting(ctx.too_long, ctx.caller, ctx.emit)
+    agents = {seat.name: kinds[seat.role](seat, task, ctx.caller, ctx.seeds, fitting) for seat in seats}
     examiner = next(agent for agent in agents.values() if isinstance(agent, Examiner))
     return Room(
         classroom=classroom,

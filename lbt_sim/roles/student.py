@@ -23,7 +23,7 @@ class Student(ClassroomAgent):
     async def keep(self, path: CallPath, notes: Notes) -> Notes:
         """The notes it takes into the exam, by its agent's `notes` policy. A summary that fails leaves them whole."""
         if self.seat.agent.notes.keep == "summary" and notes.remarks(self.name):
-            summary = await self.write(path, "summarise", self.head(notes), **self._knows(notes))
+            summary = await self.say(path, "summarise", notes, self._knows)
             if summary.finish == "failed":
                 return notes
             return Notes(
@@ -36,8 +36,7 @@ class Student(ClassroomAgent):
 
     async def _say(self, path: CallPath, use: Purpose, notes: Notes, **values: object) -> str:
         """Free text, said with the notes in mind."""
-        recalled = self._recalled(notes)
-        reply = await self.write(path, use, self.head(recalled), **values, **self._knows(recalled))
+        reply = await self.say(path, use, self._recalled(notes), lambda kept: {**values, **self._knows(kept)})
         return reply.text.strip()
 
     def _recalled(self, notes: Notes) -> Notes:

@@ -16,11 +16,19 @@ __all__ = ["Teacher"]
 class Teacher(ClassroomAgent):
     """A teacher agent."""
 
-    def knowing(self, material: Material) -> Head:
-        """The head of the teacher's own exam: what it teaches is what it has in mind."""
-        return self.head(
-            Notes((Utterance(self.name, (), "teaches", "", material.exemplars),)), lecture=material.lecture
-        )
+    def notes_on(self, material: Material) -> Notes:
+        """What it teaches is what it has in mind."""
+        return Notes((Utterance(self.name, (), "teaches", "", material.exemplars),))
+
+    def knowing(self, material: Material, notes: Notes | None = None) -> Head:
+        """The head of the teacher's own exam, with all of the material in mind or, given `notes`, what fits of it."""
+        return self.head(self.notes_on(material) if notes is None else notes, lecture=material.lecture)
+
+    async def reply(self, path: CallPath, material: Material, asker: str, question: str) -> str:
+        """The answer to a student's question."""
+        values = {"asker": asker, "question": question, "exemplars": [], "heard": []}
+        said = await self.say(path, "reply", self.notes_on(material), lambda kept: values, lecture=material.lecture)
+        return said.text.strip()
 
     def first_material(self, path: CallPath, count: int, *, lecture: bool) -> ChatRequest:
         """Writes material from the task alone."""

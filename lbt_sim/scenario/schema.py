@@ -29,11 +29,13 @@ __all__ = [
     "SeatSpec",
     "SelectSpec",
     "TaskSpec",
+    "TooLong",
     "TopologySpec",
 ]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+TooLong = Literal["fail", "drop_notes", "drop_exemplars"]
 
 
 class Spec(BaseModel):
@@ -471,3 +473,8 @@ class ScenarioFile(Spec):
     """The run's seed: every random choice comes from it."""
     budget: BudgetSpec = BudgetSpec()
     """What may be spent."""
+    too_long: TooLong = "fail"
+    """What happens to a prompt that, with the reply's `max_tokens`, is longer than the model's context. `fail`: the
+    call gives up. `drop_notes`: the oldest remarks (what was said in words, a lecture too) are left out until it fits.
+    `drop_exemplars`: the worked examples heard first are left out. One decision for all items of an exam, a notice
+    each time; what does not fit with nothing left to drop gives up."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lbt_sim.models.base import ChatRequest, Head, ModelInfo, Sampling, Turn
 from lbt_sim.models.llamacpp import LlamaCppModel, LlamaCppSpec, _answer, _Ask, _grammar
 from lbt_sim.models.llamacpp_native import Native, Setup, Stopped
 from lbt_sim.models.weights import locate, pull
+from lbt_sim.roles.fitting import at_most
 
 Ask = Callable[..., ChatRequest]
 CHOICES = ("positive", "negative")
@@ -30,6 +32,7 @@ class FakeNative:
         self.first = first
         self.bodies: list[Mapping[str, Any]] = []
         self.closed = False
+        self.tokens: int | None = 12
         self.version = "0"
 
     def chat(self, body: Mapping[str, Any], stopped: Callable[[], bool]) -> object:
@@ -43,6 +46,9 @@ class FakeNative:
 
     def first_tokens(self, choices: Sequence[str]) -> Mapping[str, str] | None:
         return self.first
+
+    def count(self, messages: Sequence[Mapping[str, str]]) -> int | None:
+        return self.tokens
 
     def close(self) -> None:
         self.closed = True
@@ -348,6 +354,38 @@ def test_a_process_that_ends_without_closing_ends_in_good_order(gguf: Path) -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (3, "")
+
+
+async def test_a_count_asks_for_tokens_and_not_for_a_reply(ask: Ask, open_fake: Callable[..., LlamaCppModel]) -> None:
+    native = FakeNative(said("no"))
+    model = open_fake(native)
+    info = await model.ready()
+    assert (info.context, info.counts_tokens) == (4096, True)
+    assert (await model.create(ask(purpose="count"))).text == "12"
+    assert not native.bodies
+    native.tokens = None
+    reply = await model.create(ask(purpose="count"))
+    assert (reply.finish, reply.transient) == ("failed", True)
+    await model.close()
+
+
+async def test_where_llama_cpp_does_not_count_the_engine_says_so(open_fake: Callable[..., LlamaCppModel]) -> None:
+    native = FakeNative(said("no"))
+    native.tokens = None
+    model = open_fake(native)
+    assert not (await model.ready()).counts_tokens
+    await model.close()
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("last", ["A wonderful film.", "Nö <|im_end|>\n日本語 " * 9, ""])
+async def test_the_small_model_counts_as_it_will_compute(small: Small, ask: Ask, last: str) -> None:
+    for head in (Head(()), ask().head):
+        request = ask(last, head=head, sampling=Sampling(max_tokens=1))
+        reply = await small[0].create(request)
+        counted = int((await small[0].create(replace(request, purpose="count"))).text)
+        assert counted == reply.prompt_tokens
+        assert counted <= at_most(request)
 
 
 @pytest.mark.model

@@ -63,6 +63,7 @@ def diagnose(seconds: float = 10.0) -> list[Finding]:
         "disk": _disk,
         "engines": _engines,
         "engine llamacpp": _llamacpp,
+        "engine vllm": _vllm,
         "extras": _extras,
         "Hugging Face hub": _hub,
         "GPU": _gpu,
@@ -153,8 +154,8 @@ def _engines() -> Iterator[Finding]:
     from lbt_sim.models import registry
 
     for name in registry.engine_names():
-        if name == "llamacpp":
-            continue  # it has a check of its own
+        if name in ("llamacpp", "vllm"):
+            continue  # they have checks of their own
         try:
             registry.engine(name).spec()
         except (LbtError, ImportError, AttributeError) as error:
@@ -236,26 +237,51 @@ def _hub() -> Iterator[Finding]:
         yield Finding(name, "ok", f"{host} can be reached")
 
 
+def _vllm() -> Iterator[Finding]:
+    """The vLLM that would be started, and the others that were found: `python` in a scenario chooses among them."""
+    from lbt_sim.models.vllm import install
+
+    looked = install.installations()
+    recipe = install.how_to_install(install.default_environment())
+    refused = next((one for one in looked if isinstance(one, install.Problem) and one.explicit), None)
+    found = [one for one in looked if isinstance(one, install.Installation)]
+    if refused is not None:  # nothing else is taken in its stead
+        yield Finding("engine vllm", "broken", str(refused), f"Correct it, or unset it.\n{recipe}")
+    elif not found:
+        places = "; ".join(map(str, looked))
+        yield Finding("engine vllm", "missing", f"no environment with vLLM ({places})", recipe)
+    for number, one in enumerate(found):
+        name = "engine vllm" if number == 0 and refused is None else "another vLLM"
+        yield Finding(name, "ok", f"{one}: {one.python} ({one.source})")
+        if one.missing:
+            remedy = f"Only for GGUF files: uv pip install --python {one.python} {' '.join(one.missing)}"
+            yield Finding(f"{name}, packages", "missing", f"no {', no '.join(one.missing)}", remedy)
+
+
 def _gpu() -> Iterator[Finding]:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        yield Finding("GPU", "missing", "no nvidia-smi", "Not needed: the embedded engine runs on the CPU.")
-        return
+    from lbt_sim.errors import ModelUnavailable
+    from lbt_sim.models.vllm.gpus import gpus, told
+
     try:
-        done = subprocess.run(  # noqa: S603 - found by which, fixed arguments
-            [program, "--query-gpu=name,memory.total", "--format=csv,noheader"],
-            capture_output=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        yield Finding("GPU", "broken", f"nvidia-smi: {error}", "Check the NVIDIA driver.")
+        found = gpus()
+    except ModelUnavailable as error:
+        yield Finding("GPU", "broken", error.what, error.remedy)
         return
-    text = done.stdout.decode("utf-8", "replace").strip()
-    if done.returncode or not text:
-        yield Finding("GPU", "broken", text[:200] or f"nvidia-smi: exit {done.returncode}", "Check the NVIDIA driver.")
-    else:
-        yield Finding("GPU", "ok", "; ".join(text.splitlines()))
+    if not found:
+        hidden = shutil.which("nvidia-smi") is not None
+        detail = "nvidia-smi shows none, or CUDA_VISIBLE_DEVICES hides them" if hidden else "no nvidia-smi"
+        remedy = "Not needed: the embedded engine and vLLM's CPU build run on the CPU."
+        yield Finding("GPU", "missing", detail, remedy)
+    for gpu in found:
+        size = "memory unknown" if gpu.total_mib is None else f"{gpu.total_mib / 1024:.1f} GiB"
+        size += "" if gpu.free_mib is None else f", {gpu.free_mib / 1024:.1f} GiB free"
+        held = f", held by {told(gpu.holders)}" if gpu.holders else ""
+        name = f"GPU {gpu.number}"
+        if gpu.mig:
+            remedy = "vLLM can be started there by hand, and its address named under `urls`."
+            yield Finding(name, "missing", f"{gpu.name}, cut into MIG instances: not used", remedy)
+        else:
+            yield Finding(name, "ok", f"{gpu.name}, {size}{held}")
 
 
 def _data() -> Iterator[Finding]:

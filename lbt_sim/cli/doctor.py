@@ -25,7 +25,8 @@ def doctor() -> None:
         line = Text.assemble((f"{mark} ", style), (finding.name, "bold"), f"  {finding.detail}")
         console.print(line, soft_wrap=True)
         if finding.remedy and finding.status != "ok":
-            console.print(Text(f"    {finding.remedy}"), soft_wrap=True)
+            for part in finding.remedy.splitlines():
+                console.print(Text(f"    {part.strip()}"), soft_wrap=True)
         broken |= finding.status == "broken"
     if broken:
         raise typer.Exit(2)

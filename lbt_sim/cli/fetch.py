@@ -15,9 +15,11 @@ def fetch_models(prepared: Prepared, *, quiet: bool = False) -> None:
 
     for name in models_needed(prepared):
         spec = prepared.file.models[name]
-        wanted = (spec.model_extra or {}).get("model")
+        options = spec.model_extra or {}
+        wanted = options.get("model")
         known = isinstance(wanted, str) and wanted in KNOWN
-        if spec.engine == "llamacpp" and known and locate(str(wanted)) is None:
+        ours = spec.engine == "llamacpp" or (spec.engine == "vllm" and not options.get("urls"))
+        if ours and known and locate(str(wanted)) is None:
             fetch(str(wanted), quiet=quiet)
 
 

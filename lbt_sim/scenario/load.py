@@ -29,7 +29,7 @@ __all__ = [
     "resolve_classroom",
 ]
 
-DEFAULT_MODELS: Mapping[str, str] = {"llamacpp": "smollm2-135m"}
+DEFAULT_MODELS: Mapping[str, str] = {"llamacpp": "smollm2-135m", "vllm": "smollm2-135m"}
 """Engine -> the model that `--engine` gives it where the scenario's own is not for it."""
 
 
@@ -130,7 +130,9 @@ def _on_engine(document: Document, name: str) -> Document:
 
 
 def _takes(engine: str, model: Any) -> bool:
-    """Whether a model's name means something to an engine; only llama.cpp's are of a kind of their own."""
+    """Whether a model's name means something to an engine: llama.cpp's are of a kind of their own, vLLM needs one."""
+    if engine == "vllm":
+        return isinstance(model, str)
     if engine != "llamacpp":
         return True
     from lbt_sim.models.weights import KNOWN

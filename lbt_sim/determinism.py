@@ -7,26 +7,19 @@ decides. What that amounts to is measured here, on a scenario's own exam prompts
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from hashlib import blake2b
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import platformdirs
-
-from lbt_sim.models.base import ChatModel, ChatRequest, ModelInfo, Reply, Sampling
+from lbt_sim.models.base import ChatModel, ChatRequest, Reply, Sampling
+from lbt_sim.models.determined import remember
 from lbt_sim.models.registry import open_model
 from lbt_sim.models.surroundings import Surroundings
 from lbt_sim.preview import exam_prompts
 from lbt_sim.setup import Prepared, models_needed
 
-__all__ = ["Comparison", "Salted", "known", "measure"]
+__all__ = ["Comparison", "Salted", "measure"]
 
 WORDS = Sampling(max_tokens=24)
 """A greedy text, long enough for a digit to matter."""
@@ -91,7 +84,7 @@ async def measure(
                 continue  # rules: nothing is computed that could differ
             tell(f"{name}: asking {len(requests)} prompts in {2 + len(sizes)} ways")
             found[name] = await _compared(model, requests, sizes)
-            _keep(info, found[name])
+            remember(info, [asdict(one) for one in found[name]])
     finally:
         for model in models.values():
             await model.close()
@@ -152,35 +145,3 @@ def _comparison(what: str, one: Sequence[Reply], other: Sequence[Reply], labels:
         sum(not label and a.text != b.text for label, a, b in pairs),
         max(apart, default=None),
     )
-
-
-# --- kept -------------------------------------------------------------------------------------------------
-
-
-def known(info: ModelInfo) -> dict[str, Any] | None:
-    """What was measured of exactly this model on this machine: `date` and `comparisons`; None where nothing was."""
-    with suppress(OSError, ValueError):
-        found = json.loads(_file(info).read_text("utf-8"))
-        return found if isinstance(found, dict) else None
-    return None
-
-
-def _keep(info: ModelInfo, found: Sequence[Comparison]) -> None:
-    file = _file(info)
-    data = {"date": datetime.now(UTC).date().isoformat(), "comparisons": [asdict(one) for one in found]}
-    with suppress(OSError):  # not being remembered costs a line in later runs, no more
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(data), "utf-8")
-
-
-def _file(info: ModelInfo) -> Path:
-    """Versions and flags decide what a server computes, so they are part of the name."""
-    about = json.dumps([info.identity, _constant(info.detail)], sort_keys=True, default=str)
-    digest = blake2b(about.encode(), digest_size=8).hexdigest()
-    folder = os.environ.get("LBT_SIM_STATE") or platformdirs.user_state_dir("lbt-sim")
-    return Path(folder) / "determinism" / f"{digest}.json"
-
-
-def _constant(detail: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a model's detail is the same in each run: not where its servers are, nor whether they were kept."""
-    return {key: value for key, value in detail.items() if key not in ("servers", "attached", "urls", "determinism")}

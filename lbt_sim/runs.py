@@ -36,6 +36,7 @@ from lbt_sim.grading.load import open_grader
 from lbt_sim.ledger import LEDGER_FILE, Ledger, LedgerReader
 from lbt_sim.methods.m3 import Start, m3
 from lbt_sim.models.base import ChatModel, ModelInfo
+from lbt_sim.models.determined import known
 from lbt_sim.models.recorded import Caller, Limits, Meter
 from lbt_sim.models.registry import open_model
 from lbt_sim.models.surroundings import Figures, Surroundings
@@ -43,7 +44,7 @@ from lbt_sim.reporting import baselines
 from lbt_sim.roles.room import Context, seat_room
 from lbt_sim.roles.values import Material
 from lbt_sim.seeds import Seeds
-from lbt_sim.setup import Prepared, models_needed
+from lbt_sim.setup import Prepared, check_counting, models_needed
 from lbt_sim.tasks.base import Exemplar
 
 __all__ = ["MANIFEST_FILE", "SCENARIO_FILE", "Run", "RunFolder", "create_run", "fork_run", "open_run"]
@@ -76,6 +77,7 @@ class Run:
     caller: Caller | None = field(default=None, init=False)
     _emit: EventSink | None = field(default=None, init=False)
     _models: dict[str, ChatModel] = field(default_factory=dict, init=False)
+    _infos: dict[str, ModelInfo] = field(default_factory=dict, init=False)
 
     async def execute(self) -> dict[str, Any]:
         """Runs to the end; the result as `--json` prints it.
@@ -91,6 +93,8 @@ class Run:
         async with AsyncExitStack() as stack:
             stack.enter_context(locked(self.folder.path))
             models = await self._open_models(stack)
+            opened = time.monotonic()
+            check_counting(prepared, {name: info for name, (_, info) in models.items()})
             ledger = await stack.enter_async_context(Ledger(self.folder.path))
             limits = Limits(**prepared.file.budget.model_dump())
             self.caller = Caller(models, ledger, limits, replay=self.replay)
@@ -102,7 +106,7 @@ class Run:
                     sink(event)
 
             self._emit = emit
-            ctx = Context(Seeds(prepared.file.seed), emit, self.caller)
+            ctx = Context(Seeds(prepared.file.seed), emit, self.caller, prepared.file.too_long)
             try:
                 rounds = await self._rounds(stack, ctx)
             except InputError as error:
@@ -111,8 +115,9 @@ class Run:
                 raise _stopped(error, kept) from error
             emit(Event("done", "done", {"status": "done"}))
             await ledger.flush()
+            ended = time.monotonic()
             figures = await self._figures()
-        return self._result(rounds, time.monotonic() - started, figures)
+        return self._result(rounds, (started, opened, ended), figures)
 
     async def _rounds(self, stack: AsyncExitStack, ctx: Context) -> list[dict[str, Any]]:
         prepared = self.folder.prepared
@@ -158,6 +163,7 @@ class Run:
             if not self.replay:
                 self._refuse_another(name, recorded, alike[said])
             opened[name] = (models[said], alike[said])
+            self._infos[name] = alike[said]
         if not self.replay:
             manifest["models"] = {n: {"identity": i.identity, "detail": dict(i.detail)} for n, (_, i) in opened.items()}
             write_manifest(self.folder.path, manifest)
@@ -173,7 +179,11 @@ class Run:
 
     async def _figures(self) -> dict[str, Any]:
         """What the servers of the models did, by the models' names."""
-        return {name: dict(await model.figures()) for name, model in self._models.items() if isinstance(model, Figures)}
+        figures = {n: dict(await model.figures()) for n, model in self._models.items() if isinstance(model, Figures)}
+        for name, told in figures.items():
+            if measured := known(self._infos[name]):
+                told["determinism"] = measured
+        return figures
 
     def _refuse_another(self, name: str, recorded: Mapping[str, Any] | None, info: ModelInfo) -> None:
         """Raises where calls were recorded with another model: before the manifest says that it was this one."""
@@ -189,14 +199,17 @@ class Run:
         )
 
     def _result(
-        self, rounds: Sequence[Mapping[str, Any]], seconds: float, figures: Mapping[str, Any]
+        self, rounds: Sequence[Mapping[str, Any]], clock: tuple[float, float, float], figures: Mapping[str, Any]
     ) -> dict[str, Any]:
+        """What `--json` prints; `clock` is when it started, had its models, and ended."""
         assert self.caller is not None  # noqa: S101 - execute set it
         meter, prepared = self.caller.meter, self.folder.prepared
+        started, opened, ended = clock
+        own = ended - opened - meter.waited
         return {
             "run": str(self.folder.path),
             "status": "done",
-            "seconds": round(seconds, 3),
+            "seconds": round(time.monotonic() - started, 3),
             "seed": prepared.file.seed,
             "rounds": list(rounds),
             "baselines": baselines(prepared.task),
@@ -211,6 +224,11 @@ class Run:
                 "prompt": meter.prompt_tokens,
                 "cached": meter.cached_tokens,
                 "completion": meter.completion_tokens,
+            },
+            "time": {
+                "starting": round(opened - started, 3),
+                "waiting": round(meter.waited, 3),
+                "own": round(max(0.0, own), 3),
             },
             "servers": dict(figures),
         }

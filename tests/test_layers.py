@@ -27,7 +27,7 @@ LAYERS: list[list[str]] = [
     ["lesson", "exam", "feedback", "revision", "selection", "reporting"],
     ["methods", "setup"],
     ["preview", "check_file", "folders", "runs", "transcript", "workspace"],
-    ["doctor"],
+    ["determinism", "doctor"],
     ["cli", "__main__"],
 ]
 """From the bottom up; modules of one layer may import each other. The longest prefix of a module's name counts."""

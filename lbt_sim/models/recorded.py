@@ -91,9 +91,24 @@ class Meter:
     in_flight: int = 0
     planned: int = 0
     """Calls asked for and not yet answered, whether sent or waiting."""
+    waited: float = 0.0
+    """Seconds in which at least one call was in flight: the rest of a run's time is our own."""
+    _since: float = 0.0
     started: float = field(default_factory=time.monotonic)
     answered: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     """(round, step, agent) -> answers that are in, for the exam grid."""
+
+    def depart(self) -> None:
+        """A call goes out."""
+        if not self.in_flight:
+            self._since = time.monotonic()
+        self.in_flight += 1
+
+    def land(self, calls: int) -> None:
+        """Calls are no longer in flight."""
+        self.in_flight -= calls
+        if calls and not self.in_flight:
+            self.waited += time.monotonic() - self._since
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +311,7 @@ class Caller:
                 if self.draining or self._tokens_spent():
                     return
                 sent += 1
-                self.meter.in_flight += 1
+                self.meter.depart()
                 self._idle.clear()
                 yield batch.requests[index]
 
@@ -382,7 +397,7 @@ class Caller:
 
     def _landed(self, calls: int) -> None:
         """Takes account of calls that are no longer in flight."""
-        self.meter.in_flight -= calls
+        self.meter.land(calls)
         if not self.meter.in_flight:
             self._idle.set()
 

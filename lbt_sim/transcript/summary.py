@@ -15,6 +15,7 @@ from rich.text import Text
 
 from lbt_sim.transcript.commands import command_line
 from lbt_sim.transcript.figures import broken, count, duration, interval, plural, share
+from lbt_sim.transcript.servers import servers_told
 from lbt_sim.transcript.theme import UNICODE, Look, dressed, look_of
 
 __all__ = ["next_commands", "print_summary", "summary"]
@@ -66,6 +67,8 @@ def summary(
     if baselines := _baselines(result.get("baselines") or {}, look):
         parts.append(_fact("trivial", Text(baselines)))
     parts.append(_fact("cost", Text(_cost(result, look))))
+    for label, text in servers_told(result, look):
+        parts.append(_fact(label, Text(text)))
     return Group(*parts)
 
 

@@ -254,7 +254,7 @@ class Fleet:
     async def _open(self) -> None:
         tell = self._surroundings.tell
         await asyncio.to_thread(records.sweep, tell)
-        self._transport = Transport([], Limits(PROBE_SECONDS, 0), None)
+        transport = self._transport = Transport([], Limits(PROBE_SECONDS, 0), None)
         try:
             for group in self._groups.values():
                 if group.spec.urls:
@@ -269,6 +269,8 @@ class Fleet:
                 await together(self._look(station) for station in group.stations)  # from here on it is counted
         except BaseException:
             await asyncio.gather(*(server.stop() for group in self._groups.values() for server in group.servers))
+            self._transport = None
+            await transport.close()
             raise
         self._watch = asyncio.ensure_future(self._keep_looking())
 

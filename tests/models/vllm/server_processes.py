@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-STUB = Path(__file__).with_name("tiny_vllm.py")
+STUB = Path(__file__).parents[3] / "benchmarks" / "stub_vllm.py"
 
 
 def marked(token: str) -> list[int]:

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 
 from lbt_sim.cli import app
@@ -92,10 +93,18 @@ def test_the_first_command_runs_on_the_embedded_model(tmp_path: Path) -> None:
 
 
 def test_the_scenario_in_the_readme_is_valid(tmp_path: Path) -> None:
-    (block,) = [b["body"] for b in BLOCK.finditer(README) if b["language"] == "yaml"]
+    blocks = [b["body"] for b in BLOCK.finditer(README) if b["language"] == "yaml"]
+    (block,) = [body for body in blocks if body.startswith("kind: scenario")]
     file = tmp_path / "shown.yaml"
     file.write_text(block, encoding="utf-8")
     assert load_scenario(str(file)).file.method.rounds == 4
+
+
+def test_the_models_in_the_readme_are_those_of_the_papers_scenario() -> None:
+    (block,) = [b["body"] for b in BLOCK.finditer(README) if b["body"].startswith("models:")]
+    shown = yaml.safe_load(block)["models"]
+    liar = load_scenario(str(ROOT / "scenarios" / "m3-liar.yaml")).file.models
+    assert shown == {name: spec.model_dump() for name, spec in liar.items()}
 
 
 def test_every_engine_preset_command_and_outcome_is_in_the_readme() -> None:

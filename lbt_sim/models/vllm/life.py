@@ -29,7 +29,7 @@ class Managed:
     @property
     def alive(self) -> bool:
         """Whether it is not just being started."""
-        return bool(getattr(self.server, "alive", True))
+        return self.server.alive
 
     async def up(self) -> int:
         """Waits until it answers; how often it was started.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import random
 import socket
@@ -228,13 +229,13 @@ def run_openai(url: str, bodies: Sequence[dict[str, Any]]) -> Row | None:
 
 
 def run_dspy(url: str, bodies: Sequence[dict[str, Any]]) -> Row | None:
-    """DSPy's evaluation with 64 threads, one Predict a call; its own prompt around the item."""
+    """DSPy's evaluation with 64 threads, each call made by its `LM` on the same messages (no signature around them)."""
     try:
         import dspy
     except ImportError:
         return None
+    logging.getLogger("dspy").setLevel(logging.ERROR)
     lm = dspy.LM(f"openai/{NAME}", api_base=f"{url}/v1", api_key="none", cache=False, max_tokens=16, num_retries=0)
-    adapter = dspy.ChatAdapter()
 
     class Ask(dspy.Module):  # type: ignore[misc]
         def forward(self, number: int) -> Any:
@@ -242,7 +243,7 @@ def run_dspy(url: str, bodies: Sequence[dict[str, Any]]) -> Row | None:
             return dspy.Prediction(label="positive")
 
     def work() -> None:
-        with dspy.context(lm=lm, adapter=adapter):
+        with dspy.context(lm=lm):
             done = 0
             for stage in stages(bodies):
                 examples = [dspy.Example(number=done + n).with_inputs("number") for n in range(len(stage))]

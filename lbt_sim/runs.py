@@ -13,6 +13,7 @@ from lbt_sim.errors import (
     ClassroomError,
     InputError,
     LedgerMismatch,
+    ModelUnavailable,
     Place,
     RunError,
     RunSpoiled,
@@ -158,7 +159,7 @@ class Run:
                 alike[said] = (
                     ModelInfo(recorded["identity"], recorded.get("detail", {}))
                     if self.replay and recorded
-                    else await models[said].ready()
+                    else await self._ready(models[said])
                 )
             if not self.replay:
                 self._refuse_another(name, recorded, alike[said])
@@ -170,6 +171,15 @@ class Run:
         # The examiner's model is not opened where nothing is asked of it, yet its agent sits in the room.
         default = next(iter(opened.values()))
         return {name: opened.get(name, default) for name in self.folder.prepared.file.models}
+
+    async def _ready(self, model: ChatModel) -> ModelInfo:
+        """Gets a model ready; what is wrong with an option is told with its line in the scenario."""
+        try:
+            return await model.ready()
+        except ModelUnavailable as error:
+            if error.where is not None and error.where.file is None and (error.where.key or "").startswith("models."):
+                error.where = self.folder.prepared.loaded.place(error.where.key or "")
+            raise
 
     def _told(self, text: str) -> None:
         """Passes on what an engine says; once the run goes on it stands in its transcript too."""

@@ -34,7 +34,7 @@ def _did(told: Mapping[str, Any]) -> Iterator[str]:
     sent, computed = told.get("prompt_tokens"), told.get("computed")
     if sent is not None and computed is not None:
         saved = told.get("prefix_hit_rate")
-        share = f" ({saved:.0%} from the prefix cache)" if saved is not None else ""
+        share = f" ({100 * saved:.0f} % from the prefix cache)" if saved is not None else ""
         yield f"{count(sent)} prompt tokens sent, {count(computed)} computed{share}"
     if told.get("tokens_per_second") is not None:
         yield f"{count(round(told['tokens_per_second']))} tokens/s"

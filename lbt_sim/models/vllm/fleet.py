@@ -310,12 +310,19 @@ class Fleet:
                 )
                 group.servers.append(server)
                 group.stations.append(station)
-        servers = [server for group in groups for server in group.servers]
-        await together(server.start() for server in servers)
+        await together(self._started(group, server) for group in groups for server in group.servers)
         for group in groups:
             for station, server in zip(group.stations, group.servers, strict=True):
                 station.life = Managed(server)
                 station.url, station.served, station.key = station.life.url, server.served, server.api_key
+
+    async def _started(self, group: _Group, server: Server) -> None:
+        begun, detail = time.monotonic(), group.detail
+        where = {"cpu": "the CPU", "cuda": "GPUs"}.get(str(detail.get("device")), "this machine")
+        what = " ".join(filter(None, ("vLLM", str(detail.get("vllm") or ""))))
+        self._surroundings.tell(f"{group.name}: starting {what} on {where}; log: {server.log}")
+        await server.start()
+        self._surroundings.tell(f"{group.name}: ready after {time.monotonic() - begun:.0f} s")
 
     def _logs(self) -> Path:
         if self._surroundings.logs is not None:

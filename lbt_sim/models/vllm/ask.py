@@ -152,10 +152,8 @@ def body_of(
 def _drawn(first: ChatRequest, way: Way, choices: Choices | None, can: Capabilities) -> dict[str, Any]:
     sampling = first.sampling
     rest: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens, "seed": first.seed}
-    if sampling.top_p != 1.0:
-        rest["top_p"] = sampling.top_p
-    if sampling.top_k is not None:
-        rest["top_k"] = sampling.top_k
+    # All told: what is not, a server takes from the model's own generation_config.json.
+    rest |= {"top_p": sampling.top_p, "top_k": sampling.top_k or -1, "min_p": 0.0, "repetition_penalty": 1.0}
     if sampling.stop:
         rest["stop"] = list(sampling.stop)
     if choices is not None:

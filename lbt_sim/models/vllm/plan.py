@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,8 +76,8 @@ class _Part:
 
     @property
     def cache(self) -> int:
-        """GiB of key-value cache on the CPU; vLLM takes whole ones."""
-        return math.ceil(self.wanted.spec.cpu_cache)
+        """GiB of key-value cache on the CPU."""
+        return self.wanted.spec.cpu_cache
 
 
 def plan(wanted: Sequence[Wanted], tell: Tell) -> dict[str, list[Launch]]:
@@ -280,7 +279,8 @@ def _argv(part: _Part, weights: Weights, seat: Seating | None) -> tuple[str, ...
     if spec.length is not None:
         argv += ["--max-model-len", str(spec.length)]
     argv += lora.flags(part.adapters)
-    flags: dict[str, bool | int | float | str] = {"enable-prompt-tokens-details": True}
+    # A model's own sampling defaults (a repetition penalty, say) are not what the scenario says.
+    flags: dict[str, bool | int | float | str] = {"enable-prompt-tokens-details": True, "generation-config": "vllm"}
     if part.device == "cpu":
         flags["enforce-eager"] = True  # compiling takes minutes there, and gains little
     for flag, value in (flags | spec.flags).items():

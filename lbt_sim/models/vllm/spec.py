@@ -52,13 +52,13 @@ class VllmSpec(Spec):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """`auto`: NVIDIA GPUs where there are any and vLLM was built for them, else the CPU."""
     gpus: list[int] | Literal["auto"] = "auto"
-    """GPUs by their number in `nvidia-smi`, dealt out to the replicas in order; `auto`: those with the most memory
-    free."""
+    """GPUs by their number in `nvidia-smi` (where CUDA_VISIBLE_DEVICES is set: by their place in it), dealt out to the
+    replicas in order; `auto`: those with the most memory free."""
     tensor_parallel: PositiveInt = 1
     """GPUs that one server spreads its weights over."""
     memory: float | None = Field(default=None, gt=0.0, le=1.0)
     """Share of each of its GPUs' memory that a server takes; without it 0.9, divided among the servers on one GPU."""
-    cpu_cache: float = Field(default=2.0, gt=0.0)
+    cpu_cache: PositiveInt = 2
     """On the CPU: GiB of memory for the key-value cache."""
     length: PositiveInt | None = None
     """Tokens that prompt and reply may have together; without it what the model was made for."""

@@ -76,7 +76,8 @@ def test_one_server_takes_the_freest_gpu_and_says_everything_that_decides(tmp_pa
     assert launch.argv == (
         *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tmp_path / "model")),
         *("--dtype", "auto", "--tensor-parallel-size", "1", "--gpu-memory-utilization", "0.9"),
-        *("--max-model-len", "4096", "--enable-prompt-tokens-details", "--max-num-seqs", "64"),
+        *("--max-model-len", "4096", "--enable-prompt-tokens-details", "--generation-config", "vllm"),
+        *("--max-num-seqs", "64"),
         "--no-enable-prefix-caching",
     )
     assert launch.devices == ("gpu-bbbb1111",)
@@ -321,7 +322,7 @@ def test_builds_for_other_makers_gpus_are_not_started(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("on_cpu")
 def test_a_server_on_the_cpu(tmp_path: Path) -> None:
-    ((launch,),) = planned(tmp_path, {"cpu_cache": 0.5, "length": 2048})
+    ((launch,),) = planned(tmp_path, {"cpu_cache": 1, "length": 2048})
     assert launch.devices == ("cpu",)
     assert value(launch.argv, "--dtype") == "float32"
     assert "--enforce-eager" in launch.argv

@@ -219,9 +219,11 @@ class ChatModel(Protocol):
 
     Contract: `ready` is awaited once before any call and raises `ModelUnavailable` with a remedy. `create` and
     `create_many` never raise for a call that gave up: they return a `Reply` with finish 'failed' and an error.
-    Cancelling is allowed at any await. `create_many` yields (index, reply) in order of completion, each index
-    exactly once, and keeps to the engine's own limit of calls in flight: it takes the next request from the
-    iterable only when it has room for it, so that whoever feeds it can stop feeding and let the rest finish.
+    An engine that starts servers itself raises `ServerLost` when one of them cannot be brought back: that is no call
+    that gave up, and nobody is charged for it. Cancelling is allowed at any await. `create_many` yields (index, reply)
+    in order of completion, each index exactly once, and keeps to the engine's own limit of calls in flight: it takes
+    the next request from the iterable only when it has room for it, so that whoever feeds it can stop feeding and let
+    the rest finish.
     """
 
     reads_facts: bool

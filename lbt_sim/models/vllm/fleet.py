@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial, reduce
@@ -41,9 +41,11 @@ PROBE_SECONDS = 120.0
 """For one question while it is found out what a server can: the first of a kind may compile something."""
 
 
-def adapter_name(folder: str) -> str:
-    """What servers call the LoRA adapter in that folder."""
-    return "lora-" + blake2b(str(Path(folder).expanduser()).encode(), digest_size=6).hexdigest()
+def adapter_name(spec: VllmSpec) -> str | None:
+    """What servers call an entry's LoRA adapter; None without one."""
+    if spec.lora is None or spec.urls:
+        return spec.lora  # servers that run already have names for theirs
+    return "lora-" + blake2b(str(Path(spec.lora).expanduser()).encode(), digest_size=6).hexdigest()
 
 
 @dataclass
@@ -103,6 +105,7 @@ class Party:
     Attributes:
         stations: One for each replica.
         weights: The model's identity: name and revision or digest.
+        answers_as: What the servers call the LoRA adapter, None without one.
         adapter: The LoRA adapter's identity, '' without one.
         detail: For the manifest.
         server: Addresses that the scenario gave, '' for servers of our own.
@@ -115,13 +118,15 @@ class Party:
         look: Callable[[Station], Awaitable[None]],
         *,
         weights: str,
+        answers_as: str | None,
         adapter: str,
         detail: Mapping[str, Any],
         server: str,
     ) -> None:
         self.stations = tuple(stations)
         self._look = look
-        self.weights, self.adapter, self.detail, self.server = weights, adapter, dict(detail), server
+        self.weights, self.answers_as, self.adapter = weights, answers_as, adapter
+        self.detail, self.server = dict(detail), server
         self.can = reduce(Capabilities.shared_with, (station.can for station in stations))
         self.gate = Gate(sum(station.gate.limit for station in stations))
         self._begun = time.monotonic()
@@ -164,9 +169,15 @@ class _Group:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def most(self) -> int:
+        """The smallest of the members' caps on calls in flight."""
+        return min(spec.concurrency or MOST for spec in self.members.values())
+
+    @property
     def adapters(self) -> dict[str, str]:
         """Served name -> folder, of all members' adapters."""
-        return {adapter_name(spec.lora): spec.lora for spec in self.members.values() if spec.lora and not spec.urls}
+        ours = [spec for spec in self.members.values() if not spec.urls]
+        return {name: spec.lora for spec in ours if spec.lora and (name := adapter_name(spec))}
 
 
 class Fleet:
@@ -209,12 +220,13 @@ class Fleet:
             raise
         spec = self._members[name]
         group = self._groups[spec.server_key]
-        adapter = adapter_name(spec.lora) if spec.lora and not spec.urls else ""
+        adapter = adapter_name(spec)
         detail = dict(group.detail)
         party = Party(
             group.stations,
             self._look,
             weights=str(detail.pop("identity", spec.model)),
+            answers_as=adapter,
             adapter=str(dict(detail.get("adapters", {})).get(adapter, adapter)) if adapter else "",
             detail=detail,
             server=", ".join(sorted(spec.urls)),
@@ -258,7 +270,8 @@ class Fleet:
         try:
             for group in self._groups.values():
                 if group.spec.urls:
-                    group.stations = [_given(group.spec, number, url) for number, url in enumerate(group.spec.urls)]
+                    urls = dict.fromkeys(group.spec.urls)
+                    group.stations = [_given(group, number, url) for number, url in enumerate(urls)]
                 elif not self._kept:
                     self._attach(group)
             wanted = [group for group in self._groups.values() if not group.stations]
@@ -282,9 +295,7 @@ class Fleet:
             return
         for number, record in enumerate(fitting[: group.spec.replicas]):
             life = Attached(record, group.spec.start_timeout)
-            group.stations.append(
-                Station(str(number), life.url, record.served, record.api_key, life, group.spec.concurrency or MOST)
-            )
+            group.stations.append(Station(str(number), life.url, record.served, record.api_key, life, group.most))
         group.detail = {**dict(fitting[0].detail), "attached": True}
         self._surroundings.tell(f"{group.name}: using the server that is kept running ({fitting[0].url})")
 
@@ -298,7 +309,7 @@ class Fleet:
             rules = Rules(spec.patience, spec.start_timeout, spec.restarts)
             group.detail = dict(launches[group.name][0].detail)
             for number, launch in enumerate(launches[group.name]):
-                station = Station(str(number), "", "", most=spec.concurrency or MOST)
+                station = Station(str(number), "", "", most=group.most)
                 server = Server(
                     launch,
                     self._logs(),
@@ -345,7 +356,8 @@ class Fleet:
 
         try:
             if group.spec.urls or isinstance(station.life, Attached):
-                await _verify(post, station, place)
+                names = {adapter_name(spec) or station.served for spec in group.members.values()}
+                await _verify(post, station, names, place)
             station.can = await probe(post, station.served)
         except Failure as failure:
             remedy = (
@@ -378,8 +390,9 @@ class Fleet:
             station.look(read_metrics(text.decode("utf-8", "replace")))
 
 
-def _given(spec: VllmSpec, number: int, url: str) -> Station:
+def _given(group: _Group, number: int, url: str) -> Station:
     """A server that runs somewhere, by its address."""
+    spec = group.spec
     key = os.environ.get(spec.api_key_env, "").strip() if spec.api_key_env else None
     if spec.api_key_env and not key:
         raise ModelUnavailable(
@@ -388,27 +401,28 @@ def _given(spec: VllmSpec, number: int, url: str) -> Station:
             remedy=f"Set it to the server's API key: export {spec.api_key_env}=…",
         )
     root = url.removesuffix("/v1")
-    return Station(str(number), root, spec.lora or spec.model, key, most=spec.concurrency or MOST)
+    return Station(str(number), root, spec.model, key, most=group.most)
 
 
-async def _verify(post: Any, station: Station, place: Place) -> None:
-    """Sees that a server knows the model and answers one token.
+async def _verify(post: Any, station: Station, names: Collection[str], place: Place) -> None:
+    """Sees that a server knows the model and its adapters by these names, and answers one token for each.
 
     Raises:
         ModelUnavailable: It does not.
     """
     models = await post("/v1/models", None)
     entries = models.get("data") if isinstance(models, Mapping) else None
-    names = [e.get("id") for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
-    if station.served not in names:
-        raise ModelUnavailable(
-            f"{station.url} does not serve {station.served!r}",
-            where=place,
-            valid=[str(name) for name in names[:20]],
-            remedy="Correct the address or the model's name.",
-        )
-    said = {"model": station.served, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-    await post("/v1/chat/completions", said)
+    served = [e.get("id") for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
+    for name in sorted(names):
+        if name not in served:
+            raise ModelUnavailable(
+                f"{station.url} does not serve {name!r}",
+                where=place,
+                valid=[str(one) for one in served[:20]],
+                remedy="Correct the address or the model's name.",
+            )
+        said = {"model": name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        await post("/v1/chat/completions", said)
 
 
 def _told(station: Station) -> dict[str, Any]:

@@ -1,0 +1,390 @@
+"""Servers that the engine starts itself: shared, watched, started anew, ended; stand-ins for vLLM as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import lasting, lbt_sim
+from fake_machine import adapter_folder, model_folder
+from server_processes import marked, recorded, token_in
+from stubs import SCRIPT, tell
+
+from lbt_sim.errors import ModelUnavailable, ServerLost
+from lbt_sim.ledger import Ledger, LedgerReader
+from lbt_sim.models.base import CallPath, ChatRequest, Head, ModelInfo, Reply, Turn
+from lbt_sim.models.recorded import Caller
+from lbt_sim.models.surroundings import Surroundings
+from lbt_sim.models.vllm import plan
+from lbt_sim.models.vllm.model import VllmModel, VllmSpec
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="vLLM servers are looked after on Linux")
+
+Ask = Callable[..., ChatRequest]
+LABELS = ("positive", "negative")
+COMMAND = [sys.executable, str(SCRIPT)]
+HEAD = Head((Turn("system", "Answer with one word: positive or negative. " * 8),))
+
+
+@pytest.fixture(autouse=True)
+def room_enough(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine has of memory and GPUs is nothing to these tests."""
+    monkeypatch.setattr(plan, "memory", lambda: None)
+    monkeypatch.setattr(plan, "gpus", list)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return model_folder(tmp_path / "tiny")
+
+
+class Run:
+    """The models of one run.
+
+    Attributes:
+        told: What a person hears.
+        models: By their names.
+        infos: What they said when they got ready.
+    """
+
+    def __init__(self, folder: Path, tiny: Path) -> None:
+        self.logs = folder / "run" / "servers"
+        self.told: list[str] = []
+        self.models: dict[str, VllmModel] = {}
+        self.infos: dict[str, ModelInfo] = {}
+        self._tiny = tiny
+
+    async def open(self, **entries: dict[str, Any]) -> None:
+        surroundings = Surroundings(logs=self.logs, tell=self.told.append)
+        usual = {"model": str(self._tiny), "device": "cpu", "command": COMMAND, "retries": 0, "start_timeout": 30}
+        for name, options in entries.items():
+            self.models[name] = VllmModel(VllmSpec.model_validate(usual | options))
+            self.models[name].settle(surroundings, name)
+        for name, model in self.models.items():
+            self.infos[name] = await model.ready()
+
+    async def close(self) -> None:
+        for model in self.models.values():
+            await model.close()
+
+    def urls(self, name: str) -> list[str]:
+        """The addresses of an entry's servers."""
+        party = self.models[name]._party
+        assert party is not None
+        return [station.life.url if station.life else station.url for station in party.stations]
+
+    async def stats(self, name: str = "small", replica: int = 0) -> Any:
+        return await asyncio.to_thread(tell, self.urls(name)[replica], "/stub/stats")
+
+    async def fault(self, fault: str, **more: Any) -> None:
+        await asyncio.to_thread(tell, self.urls("small")[0], "/stub/faults", {"fault": fault, **more})
+
+
+@pytest.fixture
+async def run(tmp_path: Path, tiny: Path, state: Path) -> AsyncIterator[Run]:
+    run = Run(tmp_path, tiny)
+    yield run
+    await run.close()
+    assert not recorded(state), "a record outlived its server"
+
+
+@pytest.fixture
+async def caller(run: Run, tmp_path: Path) -> AsyncIterator[Callable[[], Caller]]:
+    """Makes what takes calls to the open models, through a ledger."""
+    (tmp_path / "run").mkdir(exist_ok=True)
+    async with Ledger(tmp_path / "run") as ledger:
+        yield lambda: Caller({name: (model, run.infos[name]) for name, model in run.models.items()}, ledger)
+
+
+def exam(ask: Ask, count: int, agent: str = "ann") -> list[ChatRequest]:
+    return [
+        ask(f"Film {n} was seen.", path=CallPath(0, "exam", agent, f"p{n}"), head=HEAD, choices=LABELS)
+        for n in range(count)
+    ]
+
+
+async def happens(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110 (processes set no events)
+            await asyncio.sleep(0.02)
+
+
+# --- sharing ----------------------------------------------------------------------------------------------
+
+
+async def test_entries_that_say_the_same_share_one_server_that_the_last_one_stops(
+    run: Run, ask: Ask, state: Path
+) -> None:
+    await run.open(teacher={"concurrency": 8}, student={"concurrency": 4})
+    assert run.urls("teacher") == run.urls("student")
+    token = token_in(state)
+    await asyncio.gather(*(answers(model, exam(ask, 20)) for model in run.models.values()))
+    assert (await run.stats("student"))["most_running"] <= 4
+    await run.models["teacher"].close()
+    assert (await run.models["student"].create(exam(ask, 1)[0])).text in LABELS
+    await run.models["student"].close()
+    assert marked(token) == []
+
+
+async def answers(model: VllmModel, requests: list[ChatRequest]) -> list[Reply]:
+    found = [pair async for pair in model.create_many(requests)]
+    return [reply for _, reply in sorted(found, key=lambda pair: pair[0])]
+
+
+async def test_entries_that_differ_in_their_adapter_share_one_server(run: Run, ask: Ask, tmp_path: Path) -> None:
+    folder = adapter_folder(tmp_path / "tuned")
+    await run.open(plain={}, tuned={"lora": str(folder)})
+    assert run.urls("plain") == run.urls("tuned")
+    assert run.infos["tuned"].identity.startswith(run.infos["plain"].identity + "+lora:tuned@")
+    plain, tuned = [await answers(run.models[name], exam(ask, 30)) for name in ("plain", "tuned")]
+    assert all(reply.text in LABELS for reply in [*plain, *tuned])
+    assert [reply.text for reply in plain] != [reply.text for reply in tuned]
+
+
+async def test_entries_that_say_something_else_have_servers_of_their_own(run: Run, ask: Ask) -> None:
+    await run.open(one={}, two={"flags": {"slots": 2}})
+    assert run.urls("one") != run.urls("two")
+    assert {path.name for path in run.logs.iterdir()} == {"one.log", "two.log"}
+
+
+async def test_replicas_are_servers_of_their_own_and_all_are_used(run: Run, ask: Ask) -> None:
+    await run.open(small={"replicas": 2})
+    assert len(set(run.urls("small"))) == 2
+    model = run.models["small"]
+    for n in range(8):
+        head = Head((Turn("system", f"Class {n}. Answer positive or negative."),))
+        await answers(model, [replace(request, head=head) for request in exam(ask, 4)])
+    own = [(await run.stats(replica=n))["calls"] for n in (0, 1)]
+    assert min(own) > 12  # more than probing takes
+    assert (await model.figures())["replicas"] == 2
+
+
+# --- servers that die -------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_dies_in_an_exam_is_started_anew_and_nobody_is_charged(
+    run: Run, ask: Ask, caller: Callable[[], Caller], tmp_path: Path
+) -> None:
+    await run.open(small={"flags": {"seconds": 0.005}, "concurrency": 8})
+    wanted = [reply.text for reply in await answers(run.models["small"], exam(ask, 60))]
+    await run.fault("crash", after=6)
+    asks = caller()
+    replies = await asks.ask_many("small", exam(ask, 60))
+    assert [reply.text for reply in replies] == wanted
+    assert (asks.meter.made, asks.meter.failed) == (60, 0)
+    (why,) = (await run.models["small"].figures())["restarts"]
+    assert why == "ended with status 1"
+    assert run.told[-2:] == [f"small {why}; it is started anew (1 of 3)", "small answers again"]
+    with LedgerReader(tmp_path / "run") as written:
+        assert written.count() == 60
+
+
+async def test_a_server_that_is_killed_with_all_calls_in_flight_answers_them_after(
+    run: Run, ask: Ask, caller: Callable[[], Caller], state: Path
+) -> None:
+    await run.open(small={"batches": False, "flags": {"share-in-flight": True}})
+    await run.fault("hang")
+    asks = caller()
+    work = asyncio.create_task(asks.ask_many("small", exam(ask, 20)))
+
+    async def in_flight() -> bool:
+        return bool((await run.stats())["running"] == 20)
+
+    await happens(in_flight)
+    record = json.loads(recorded(state)[0].read_text())
+    await asyncio.to_thread(os.killpg, record["pgid"], signal.SIGKILL)
+    assert all(reply.text in LABELS for reply in await work)
+    assert (asks.meter.made, asks.meter.failed) == (20, 0)
+    assert (await run.models["small"].figures())["restarts"] == ["was killed (SIGKILL)"]
+
+
+async def test_a_server_that_hangs_in_an_exam_is_started_anew_and_nobody_is_charged(
+    run: Run, ask: Ask, caller: Callable[[], Caller]
+) -> None:
+    await run.open(small={"patience": 1.0})
+    await run.fault("hang")
+    asks = caller()
+    replies = await asks.ask_many("small", exam(ask, 30))
+    assert all(reply.text in LABELS for reply in replies)
+    assert (asks.meter.made, asks.meter.failed) == (30, 0)
+    assert (await run.models["small"].figures())["restarts"] == ["made no progress for 1 s while calls waited"]
+
+
+async def test_a_server_whose_engine_died_is_started_anew(run: Run, ask: Ask, caller: Callable[[], Caller]) -> None:
+    await run.open(small={"patience": 1.0})
+    await run.fault("engine_dead")
+    asks = caller()
+    replies = await asks.ask_many("small", exam(ask, 30))
+    assert all(reply.text in LABELS for reply in replies)
+    assert asks.meter.failed == 0
+    (why,) = (await run.models["small"].figures())["restarts"]
+    assert "503" in why
+
+
+async def test_answers_that_break_off_are_asked_for_again_without_a_restart(
+    run: Run, ask: Ask, caller: Callable[[], Caller]
+) -> None:
+    await run.open(small={"retries": 3})
+    await run.fault("reset", count=2)
+    asks = caller()
+    assert all(reply.text in LABELS for reply in await asks.ask_many("small", exam(ask, 30)))
+    assert asks.meter.failed == 0
+    assert (await run.models["small"].figures())["restarts"] == []
+
+
+async def test_a_server_that_cannot_be_brought_back_is_charged_to_nobody(
+    run: Run, ask: Ask, caller: Callable[[], Caller], tmp_path: Path
+) -> None:
+    await run.open(small={"restarts": 0, "flags": {"seconds": 0.005}, "concurrency": 8})
+    await run.fault("crash", after=6)
+    asks = caller()
+    with pytest.raises(ServerLost, match="small ended with status 1"):
+        await asks.ask_many("small", exam(ask, 60))
+    assert asks.meter.failed == 0
+    with LedgerReader(tmp_path / "run") as written:
+        kept = [call.finish for call in written.calls()]
+    assert 0 < len(kept) < 60
+    assert "failed" not in kept
+    with pytest.raises(ServerLost):
+        await run.models["small"].create(exam(ask, 1)[0])
+
+
+# --- servers that do not start ----------------------------------------------------------------------------
+
+
+async def test_a_server_that_does_not_start_tells_why_and_takes_the_others_with_it(
+    run: Run, state: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelUnavailable, match="bad ended with status 1 before it answered") as refused:
+        await run.open(good={}, bad={"flags": {"fail-start": "No available memory for the cache blocks."}})
+    assert "No available memory for the cache blocks." in str(refused.value)
+    assert "cpu_cache" in refused.value.remedy
+    assert str(run.logs / "bad.log") in refused.value.remedy
+    assert "No available memory" in (run.logs / "bad.log").read_text()
+    assert not recorded(state)
+
+
+async def test_a_server_that_starts_slowly_is_waited_for_as_long_as_the_scenario_says(run: Run, ask: Ask) -> None:
+    await run.open(small={"flags": {"start-seconds": 0.5}})
+    assert (await run.models["small"].create(exam(ask, 1)[0])).text in LABELS
+    late = Run(run.logs.parents[1] / "late", Path(run.infos["small"].detail["weights"]["folder"]))
+    with pytest.raises(ModelUnavailable, match=r"did not answer within 0\.3 s"):
+        await late.open(slow={"flags": {"start-seconds": 20}, "start_timeout": 0.3})
+    await late.close()
+
+
+async def test_a_program_that_serves_another_model_is_not_taken_for_ours(run: Run) -> None:
+    with pytest.raises(ModelUnavailable, match=r"is not who answers at .* 'other'"):
+        await run.open(small={"flags": {"wrong-name": "other"}})
+
+
+async def test_leaving_while_a_server_starts_leaves_nothing(run: Run, state: Path) -> None:
+    work = asyncio.create_task(run.open(small={"flags": {"start-seconds": 20}}))
+
+    async def started() -> bool:
+        return bool(recorded(state)) and len(marked(token_in(state))) >= 2
+
+    await happens(started)
+    token = token_in(state)
+    work.cancel()
+    await asyncio.wait({work})
+    assert work.cancelled()
+    assert marked(token) == []
+
+
+async def test_what_was_started_goes_into_the_manifest(run: Run, tiny: Path) -> None:
+    await run.open(small={"flags": {"slots": 8}, "environment": {"VLLM_BATCH_INVARIANT": "1"}, "length": 2048})
+    info = run.infos["small"]
+    assert info.identity.startswith("vllm:tiny@")
+    assert info.server == ""
+    assert info.context == 2048
+    detail = info.detail
+    assert (detail["device"], detail["flags"], detail["VLLM_BATCH_INVARIANT"]) == ("cpu", {"slots": 8}, "1")
+    assert detail["servers"] == [{"how": "started"}]
+    assert detail["weights"]["folder"] == str(tiny)
+    assert detail["can"]["version"] == "0.32.0"
+
+
+# --- whole runs from the command line ---------------------------------------------------------------------
+
+SCENARIO = """\
+kind: scenario
+version: 1
+models: {{small: {{engine: vllm, model: "{model}", device: cpu, command: {command}, {options}}}}}
+task: {{name: reviews, train: 40, held_out: 8}}
+cast: {{students: [{{persona: literal}}, {{persona: sceptic}}]}}
+method: {{rounds: 1, exemplars: 4, exam: 6, revise: {{operators: [choose], chosen: 2}}, select: {{budget: 24}}}}
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes `mine.yaml` into the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(**options: Any) -> None:
+        said = ", ".join(f"{key}: {json.dumps(value)}" for key, value in options.items())
+        Path("mine.yaml").write_text(SCENARIO.format(model=tiny, command=json.dumps(COMMAND), options=said), "utf-8")
+
+    return write
+
+
+def finishes(folder: str = "run") -> list[str]:
+    with LedgerReader(Path(folder)) as ledger:
+        return [call.finish for call in ledger.calls()]
+
+
+def test_a_run_whose_server_is_lost_can_be_resumed_and_ends_as_any_other(
+    scenario: Callable[..., None], tmp_path: Path
+) -> None:
+    scenario(restarts=3)
+    whole = lbt_sim("run", "mine.yaml", "--out", "whole", "--json", "-q")
+    assert (whole.status, whole.result["calls"]["failed"]) == (0, 0)
+    assert whole.result["servers"]["small"]["restarts"] == []
+    crash = json.dumps({"fault": "crash", "after": 25})
+    scenario(restarts=0, flags={"fault": crash, "once": str(tmp_path / "crashed")})
+    lost = lbt_sim("run", "mine.yaml", "--out", "run", "--json", "-q")
+    assert lost.status == 3
+    assert "small ended with status 1" in lost.err
+    assert "lbt-sim resume" in lost.err
+    assert 0 < len(finishes()) < len(finishes("whole"))
+    assert "failed" not in finishes()
+    again = lbt_sim("resume", "run", "--json", "-q")
+    assert again.status == 0
+    assert again.result["calls"]["failed"] == 0
+    assert lasting(again.result) == lasting(whole.result)
+
+
+def test_a_run_whose_server_dies_goes_on_and_tells_of_it(scenario: Callable[..., None], tmp_path: Path) -> None:
+    crash = json.dumps({"fault": "crash", "after": 25})
+    scenario(flags={"fault": crash, "once": str(tmp_path / "crashed")})
+    done = lbt_sim("run", "mine.yaml", "--out", "run")
+    assert done.status == 0
+    assert "started anew: it ended with status 1" in done.out
+    assert "failed" not in finishes()
+    assert (tmp_path / "run" / "servers" / "small.log").is_file()
+
+
+def test_a_run_whose_server_does_not_start_starts_nothing_and_its_folder_can_be_used_again(
+    scenario: Callable[..., None], tmp_path: Path, state: Path
+) -> None:
+    scenario(flags={"fail-start": "No available memory for the cache blocks."})
+    failed = lbt_sim("run", "mine.yaml", "--out", "run", "--json", "-q")
+    assert failed.status == 2
+    assert "No available memory for the cache blocks." in failed.err
+    assert "Traceback" not in failed.err
+    log = tmp_path / "run" / "servers" / "small.log"
+    assert "No available memory" in log.read_text()
+    assert not recorded(state)
+    scenario()
+    again = lbt_sim("run", "mine.yaml", "--out", "run", "--json", "-q")
+    assert again.status == 0, again.err
+    assert again.result["calls"]["failed"] == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,6 +79,41 @@ def test_kill_passes_no_run_in_which_anything_differs(flaw: dict[str, Any]) -> N
     kill = load("kill")
     assert kill.Tally(kills=3, runs=2).flawless
     assert not kill.Tally(kills=3, runs=2, **flaw).flawless
+
+
+@pytest.fixture
+def kill_servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """By its own name, since its processes import it by that."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("kill_servers")
+    for name in ("kill_servers", "kill"):
+        sys.modules.pop(name)
+
+
+@pytest.mark.parametrize(
+    "flaw",
+    ["unended", "lost", "again", "charged", "orphans", "left_over", "without_cause", "other_results", "other_answers"],
+)
+def test_kill_servers_passes_no_tally_in_which_anything_is_wrong(kill_servers: ModuleType, flaw: str) -> None:
+    assert kill_servers.Tally(events=3, runs=2, restarts=3).flawless()
+    assert not kill_servers.Tally(events=3, runs=2, **{flaw: 1}).flawless()
+
+
+def test_kill_servers_judges_no_answers_that_a_real_server_gives_otherwise(kill_servers: ModuleType) -> None:
+    assert kill_servers.Tally(other_answers=1, other_results=1).flawless(same=False)
+    assert not kill_servers.Tally(other_answers=1, charged=1).flawless(same=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["server killed", "server hangs", "we killed", "we and guard killed"])
+def test_servers_that_die_cost_no_answer_and_leave_no_process(
+    kill_servers: ModuleType, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kill_servers.main(["--kills", "1", "--seeds", "1", "--parallel", "1", "--rounds", "1", "--kind", kind])
+    rows = {line[:44].strip(): line[44:].strip() for line in capsys.readouterr().out.splitlines()}
+    assert int(rows["events"]) >= 1
+    for figure in (*kill_servers.ZEROS, *kill_servers.SAME):
+        assert rows[figure] == "0", figure
 
 
 @pytest.mark.slow

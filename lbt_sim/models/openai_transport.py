@@ -26,7 +26,7 @@ import tenacity
 from lbt_sim.models.completions import server_error
 from lbt_sim.models.limits import Gate
 
-__all__ = ["BODY_LIMIT", "Failure", "Life", "Limits", "Replica", "Transport", "decode"]
+__all__ = ["BODY_LIMIT", "PUSHED_BACK", "Failure", "Life", "Limits", "Replica", "Transport", "decode"]
 
 BODY_LIMIT = 8 << 20
 """Bytes of an answer; the rest is not read."""
@@ -188,13 +188,14 @@ class Transport:
             calls: How many calls the body holds.
 
         Raises:
-            Failure: All attempts failed, or the request was refused.
+            Failure: All attempts failed, or the request was refused; or it holds several calls, and the server has more
+                than it wants: one by one they may find room.
             ServerLost: The replica's server cannot be brought back.
         """
         try:
             return await self._attempt(path, body, digest, calls)
         except Failure as failure:
-            if not failure.retry or not self._limits.retries:
+            if not failure.retry or not self._limits.retries or (calls > 1 and failure.status in PUSHED_BACK):
                 raise
             first = failure
         await asyncio.sleep(min(first.after, RETRY_AFTER_LIMIT) or random.uniform(0.1, 0.5))
@@ -243,7 +244,9 @@ class Transport:
                     replica.pushed_back += 1
                 if failure.retry and replica.life and await replica.life.lost(generation):
                     continue
-                if failure.status in PUSHED_BACK and time.monotonic() - begun < self._limits.push_back:
+                # Several at once may be more than it will ever take: whoever put them together sends fewer.
+                waits = failure.status in PUSHED_BACK and calls == 1
+                if waits and time.monotonic() - begun < self._limits.push_back:
                     await asyncio.sleep(0 if failure.after else random.uniform(0.5, 1.0) * pause)
                     pause = min(2 * pause, 2.0)
                 else:

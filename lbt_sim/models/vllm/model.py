@@ -17,7 +17,7 @@ from typing import Any
 from lbt_sim.models import completions, labels
 from lbt_sim.models.base import ChatRequest, Head, ModelInfo, Reply
 from lbt_sim.models.limits import Group, in_groups
-from lbt_sim.models.openai_transport import Failure, Limits, Transport
+from lbt_sim.models.openai_transport import PUSHED_BACK, Failure, Limits, Transport
 from lbt_sim.models.surroundings import Surroundings
 from lbt_sim.models.vllm import ask
 from lbt_sim.models.vllm.ask import Choices, Way
@@ -76,7 +76,7 @@ class VllmModel:
             self.settle(Surroundings(), self._name)
         assert self._fleet is not None  # noqa: S101 - `settle` has just seen to it
         party = await self._fleet.open(self._name)
-        replicas = [station.replica(self._spec.lora) for station in party.stations]
+        replicas = [station.replica(party.answers_as) for station in party.stations]
         limits = Limits(CALL_SECONDS, self._spec.retries, push_back=self._spec.patience)
         self._transport, self._party, self._can = Transport(replicas, limits, None), party, party.can
         context = {"context": party.can.context} if party.can.context else {}
@@ -190,7 +190,7 @@ class VllmModel:
     async def _sent(
         self, transport: Transport, group: Sequence[ChatRequest], way: Way, choices: Choices | None
     ) -> list[Reply]:
-        shape = ask.together(group, group[1], way, self._can) if len(group) > 1 else None
+        shape = ask.together(group[:1], group[1], way, self._can) if len(group) > 1 else None
         if shape is None:
             return list(await asyncio.gather(*(self._alone(transport, one, way, choices) for one in group)))
         path, read = (BATCH, ask.read_batch) if shape == "batch" else (CHAT, ask.read_samples)
@@ -199,15 +199,19 @@ class VllmModel:
         try:
             data = await transport.post(path, body, group[0].head.digest, len(group))
             found = read(data, group, way, choices, self._can)
-        except (Failure, completions.Malformed):
+        except Failure as failure:
+            if failure.status in PUSHED_BACK:  # it takes so many together never, or not now
+                half = (len(group) + 1) // 2
+                parts = [await self._sent(transport, part, way, choices) for part in (group[:half], group[half:])]
+                return [reply for part in parts for reply in part]
+            found = [None] * len(group)
+        except completions.Malformed:
             # One of them may be what the server chokes on: the others are not to pay for it.
             found = [None] * len(group)
-        replies = [
-            reply if reply is not None else await self._alone(transport, one, way, choices)
-            for one, reply in zip(group, found, strict=True)
-        ]
-        self._weigh(replies)
-        return replies
+        self._weigh(reply for reply in found if reply is not None)
+        missing = [one for one, reply in zip(group, found, strict=True) if reply is None]
+        alone = iter(await asyncio.gather(*(self._alone(transport, one, way, choices) for one in missing)))
+        return [reply or next(alone) for reply in found]
 
     async def _alone(self, transport: Transport, request: ChatRequest, way: Way, choices: Choices | None) -> Reply:
         """One call, and another way where the first tells no choice."""

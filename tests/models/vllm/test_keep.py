@@ -1,0 +1,227 @@
+"""Servers that are kept up for many runs: runs attach to them, and never signal them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_machine import adapter_folder, model_folder
+from server_processes import marked, recorded, token_in
+from stubs import SCRIPT, tell
+
+from lbt_sim.errors import ModelUnavailable, ServerLost
+from lbt_sim.ledger import Ledger
+from lbt_sim.models.base import CallPath, ChatRequest, Head, ModelInfo, Turn
+from lbt_sim.models.recorded import Caller
+from lbt_sim.models.surroundings import Surroundings
+from lbt_sim.models.vllm import plan, records
+from lbt_sim.models.vllm.keep import Kept, keep
+from lbt_sim.models.vllm.model import VllmModel, VllmSpec
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="vLLM servers are looked after on Linux")
+
+Ask = Callable[..., ChatRequest]
+LABELS = ("positive", "negative")
+HEAD = Head((Turn("system", "Answer with one word: positive or negative. " * 8),))
+
+
+@pytest.fixture(autouse=True)
+def room_enough(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine has of memory and GPUs is nothing to these tests."""
+    monkeypatch.setattr(plan, "memory", lambda: None)
+    monkeypatch.setattr(plan, "gpus", list)
+
+
+class House:
+    """Servers that are kept here, and runs that use them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.told: list[str] = []
+        self.heard: list[str] = []
+        self.keeping: asyncio.Task[None] | None = None
+        self._folder = folder
+        self._tiny = model_folder(folder / "tiny")
+        self._models: list[VllmModel] = []
+
+    def spec(self, **options: Any) -> VllmSpec:
+        command = [sys.executable, str(SCRIPT)]
+        usual = {"model": str(self._tiny), "device": "cpu", "command": command, "retries": 0, "start_timeout": 20}
+        return VllmSpec.model_validate(usual | options)
+
+    async def keep(self, **entries: VllmSpec) -> list[Kept]:
+        """Keeps servers up; returns when they answer."""
+        ready: asyncio.Future[list[Kept]] = asyncio.get_running_loop().create_future()
+        self.keeping = asyncio.create_task(keep(entries, self.told.append, ready.set_result))
+        await asyncio.wait({ready, self.keeping}, return_when=asyncio.FIRST_COMPLETED)
+        if self.keeping.done():
+            ready.cancel()
+            await self.keeping
+        return ready.result()
+
+    async def attach(self, spec: VllmSpec, name: str = "small") -> tuple[VllmModel, ModelInfo]:
+        """A run's model, ready."""
+        model = VllmModel(spec)
+        self._models.append(model)
+        model.settle(Surroundings(logs=self._folder / "run", tell=self.heard.append), name)
+        return model, await model.ready()
+
+    async def end(self) -> None:
+        for model in self._models:
+            await model.close()
+        if self.keeping is not None:
+            self.keeping.cancel()
+            await asyncio.wait({self.keeping})
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    house = House(tmp_path)
+    yield house
+    await house.end()
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
+    (tmp_path / "ledger").mkdir()
+    async with Ledger(tmp_path / "ledger") as ledger:
+        yield ledger
+
+
+def exam(ask: Ask, count: int) -> list[ChatRequest]:
+    return [
+        ask(f"Film {n} was seen.", path=CallPath(0, "exam", "ann", f"p{n}"), head=HEAD, choices=LABELS)
+        for n in range(count)
+    ]
+
+
+async def test_a_run_uses_a_kept_server_and_leaves_it_alone(house: House, ask: Ask, state: Path) -> None:
+    spec = house.spec()
+    (kept,) = await house.keep(small=spec)
+    token = token_in(state)
+    for _ in range(2):
+        model, info = await house.attach(spec)
+        assert (await model.create(exam(ask, 1)[0])).text in LABELS
+        assert (info.detail["attached"], info.detail["servers"]) == (True, [{"how": "kept"}])
+        await model.close()
+    assert token_in(state) == token
+    assert kept.log.is_file()
+    assert len(house.heard) == 2
+    assert all(line.startswith("small: using the server that is kept running") for line in house.heard)
+    assert (await asyncio.to_thread(tell, kept.url, "/stub/stats"))["calls"] > 2
+
+
+async def test_a_kept_server_and_one_of_the_runs_own_are_the_same_model(house: House) -> None:
+    spec = house.spec()
+    own, apart = await house.attach(spec)
+    await own.close()
+    await house.keep(small=spec)
+    _, attached = await house.attach(spec)
+    assert attached.identity == apart.identity
+
+
+async def test_an_entry_that_says_something_else_gets_a_server_of_its_own(house: House, state: Path) -> None:
+    await house.keep(small=house.spec())
+    model, info = await house.attach(house.spec(flags={"slots": 2}))
+    assert info.detail["servers"] == [{"how": "started"}]
+    assert len(recorded(state)) == 2
+    await model.close()
+    assert len(recorded(state)) == 1
+
+
+async def test_a_kept_server_without_the_adapter_is_not_used_for_it(house: House, tmp_path: Path, ask: Ask) -> None:
+    folder = str(adapter_folder(tmp_path / "tuned"))
+    await house.keep(plain=house.spec())
+    _, info = await house.attach(house.spec(lora=folder))
+    assert info.detail["servers"] == [{"how": "started"}]
+
+
+async def test_kept_adapters_answer_runs_that_want_one_of_them(house: House, tmp_path: Path, ask: Ask) -> None:
+    folder = str(adapter_folder(tmp_path / "tuned"))
+    await house.keep(plain=house.spec(), tuned=house.spec(lora=folder))
+    found = {}
+    for name, spec in {"plain": house.spec(), "tuned": house.spec(lora=folder)}.items():
+        model, info = await house.attach(spec, name)
+        assert info.detail["servers"] == [{"how": "kept"}]
+        found[name] = [(await model.create(request)).text for request in exam(ask, 20)]
+    assert found["plain"] != found["tuned"]
+
+
+async def test_all_replicas_are_kept_and_attached_to(house: House) -> None:
+    spec = house.spec(replicas=2)
+    assert len(await house.keep(small=spec)) == 2
+    model, info = await house.attach(spec)
+    assert info.detail["servers"] == [{"how": "kept"}] * 2
+    assert (await model.figures())["replicas"] == 2
+
+
+async def test_what_is_kept_already_is_not_kept_again(house: House, state: Path) -> None:
+    spec = house.spec()
+    (kept,) = await house.keep(small=spec)
+    with pytest.raises(ModelUnavailable, match=f"kept up already, by process {os.getpid()} .{kept.url}"):
+        await keep({"again": spec}, lambda _: None, lambda _: None)
+    assert len(recorded(state)) == 1
+
+
+async def test_servers_that_run_already_need_no_keeping(house: House) -> None:
+    with pytest.raises(ModelUnavailable, match="names servers that run already"):
+        await house.keep(small=VllmSpec(model="tiny", urls=["http://127.0.0.1:9/v1"]))
+
+
+async def test_a_server_that_cannot_be_started_is_told_and_none_is_kept(house: House, state: Path) -> None:
+    bad = house.spec(flags={"fail-start": "No available memory for the cache blocks."})
+    with pytest.raises(ModelUnavailable, match="bad ended with status 1"):
+        await house.keep(good=house.spec(), bad=bad)
+    assert not recorded(state)
+
+
+async def test_a_kept_server_that_dies_is_waited_for(house: House, ask: Ask, ledger: Ledger) -> None:
+    spec = house.spec(flags={"seconds": 0.005}, concurrency=8)
+    (kept,) = await house.keep(small=spec)
+    model, info = await house.attach(spec)
+    await asyncio.to_thread(tell, kept.url, "/stub/faults", {"fault": "crash", "after": 6})
+    caller = Caller({"small": (model, info)}, ledger)
+    replies = await caller.ask_many("small", exam(ask, 60))
+    assert all(reply.text in LABELS for reply in replies)
+    assert (caller.meter.made, caller.meter.failed) == (60, 0)
+    assert house.told[-2:] == ["small ended with status 1; it is started anew (1 of 3)", "small answers again"]
+
+
+async def test_when_whoever_kept_it_is_gone_nobody_is_charged(house: House, ask: Ask, ledger: Ledger) -> None:
+    spec = house.spec()
+    await house.keep(small=spec)
+    model, info = await house.attach(spec)
+    assert house.keeping is not None
+    house.keeping.cancel()
+    await asyncio.wait({house.keeping})
+    caller = Caller({"small": (model, info)}, ledger)
+    with pytest.raises(ServerLost, match="the server that was kept running is gone"):
+        await caller.ask_many("small", exam(ask, 10))
+    assert caller.meter.failed == 0
+
+
+async def test_a_program_that_took_a_kept_servers_place_is_not_taken_for_it(house: House, state: Path) -> None:
+    spec = house.spec()
+    await house.keep(small=spec)
+    (file,) = recorded(state)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"served": "lbt-0000000000000000"}))
+    with pytest.raises(ModelUnavailable, match="does not serve 'lbt-0000000000000000'"):
+        await house.attach(spec)
+    assert records.find_kept(spec.server_key), "what is not ours is not ended"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_the_keeping_in_order(number: signal.Signals, house: House, state: Path) -> None:
+    await house.keep(small=house.spec())
+    token = token_in(state)
+    os.kill(os.getpid(), number)
+    assert house.keeping is not None
+    await house.keeping
+    assert marked(token) == []
+    assert not recorded(state)

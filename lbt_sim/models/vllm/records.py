@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -24,8 +26,8 @@ from pydantic import TypeAdapter
 
 from lbt_sim.errors import ModelUnavailable
 
-__all__ = ["GRACE", "MARK", "Record", "end", "find_kept", "here", "live", "remove", "save", "started", "state_folder",
-    "sweep"]  # fmt: skip
+__all__ = ["GRACE", "MARK", "Record", "end", "find_kept", "here", "live", "remove", "save", "sockets_folder", "started",
+    "state_folder", "sweep"]  # fmt: skip
 
 GRACE = 5.0
 """Seconds that a server has to end by itself."""
@@ -138,8 +140,14 @@ def save(record: Record) -> None:
         raise ModelUnavailable(f"{path} cannot be written: {error.strerror or error}") from None
 
 
+def sockets_folder(token: str) -> Path:
+    """Where a server's processes keep the sockets by which they talk to each other: a killed one leaves them there."""
+    return Path(tempfile.gettempdir()) / f"lbt-sim-{token}"  # short: a socket's path may have some hundred bytes
+
+
 def remove(record: Record) -> None:
-    """Forgets a server."""
+    """Forgets a server, and removes what it left behind."""
+    shutil.rmtree(sockets_folder(record.token), ignore_errors=True)
     with suppress(OSError):
         (state_folder() / f"{record.token}.json").unlink(missing_ok=True)
 

@@ -238,7 +238,9 @@ class Server:
         command = [*self._launch.argv, "--host", "127.0.0.1", "--port", str(port), "--served-model-name", self.served]
         self._log.begin(f"start {self.generation + 1} on port {port}: " + " ".join(command))
         token = self._remember(port)
+        sockets = records.sockets_folder(token)
         environment = {
+            "VLLM_RPC_BASE_PATH": str(sockets),
             **os.environ,
             **self._launch.environment,
             "VLLM_API_KEY": self.api_key,
@@ -247,6 +249,7 @@ class Server:
             "SPT_NOENV": "1",
         }
         try:
+            sockets.mkdir(mode=0o700, exist_ok=True)
             process = await Process.begin(command, environment, self.log, grace=GRACE, died=self._unsettle)
         except (CannotStart, OSError) as error:
             raise ModelUnavailable(f"{self._launch.name} cannot be started: {error}") from None

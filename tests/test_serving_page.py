@@ -16,11 +16,20 @@ from lbt_sim.scenario.yaml import write_yaml
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+SHOWN = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+BLOCKS = [block for block in SHOWN if "models" in yaml.safe_load(block)]
 
 
-def test_the_page_shows_models() -> None:
-    assert len(BLOCKS) == 3
+def test_the_page_shows_models_and_a_cluster() -> None:
+    assert (len(BLOCKS), len(SHOWN)) == (3, 4)
+
+
+def test_the_cluster_serves_the_model_that_the_scenario_beside_it_names() -> None:
+    (cluster,) = (yaml.safe_load(block) for block in SHOWN if block not in BLOCKS)
+    (application,) = cluster["applications"]
+    assert application["import_path"] == "ray.serve.llm:build_openai_app"
+    (served,) = application["args"]["llm_configs"]
+    assert served["model_loading_config"]["model_id"] == yaml.safe_load(BLOCKS[2])["models"]["weak"]["model"]
 
 
 @pytest.mark.parametrize("block", BLOCKS)

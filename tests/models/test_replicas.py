@@ -153,7 +153,7 @@ def test_behind_a_balancer_both_engines_get_the_answers_that_they_get_from_a_ser
         assert lasting(done.result) == lasting(straight.result)
     assert all(one.stats["calls"] > 20 for one in two)
     told = by_vllm.result["servers"]["small"]
-    assert (told["prompt_tokens"], told["prefix_hit_rate"]) == (None, None)
+    assert (told["prompt_tokens"], told["prefix_hit_rate"], told["in_flight_at_most"]) == (None, None, 64)
     can = json.loads((Path("vllm") / "manifest.json").read_text())["models"]["small"]["detail"]["can"]
     assert (can["batches"], can["counts"], can["context"], can["structured"]) == (False, False, None, True)
 

@@ -311,8 +311,9 @@ def undisturbed(bench: Bench, seed: int) -> Undisturbed:
         raise SystemExit(f"the undisturbed run failed: {execution.account()}")
     seconds, text, rows = time.monotonic() - begun, execution.said(), committed(execution.run).values()
     told = json.loads(text.splitlines()[-1])
-    if failed_in(told) or any(row["finish"] == "failed" for row in rows):
-        raise SystemExit("calls failed in the undisturbed run")
+    if failed_in(told):
+        errors = {row["error"] for row in rows if row["finish"] == "failed"}
+        raise SystemExit("\n".join(["calls failed in the undisturbed run:", *sorted(map(str, errors))]))
     return Undisturbed(result_of(text), answers_of(rows), seconds, told["time"]["starting"], len(rows))
 
 

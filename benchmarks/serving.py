@@ -520,7 +520,12 @@ def main() -> None:
     real.add_argument("--repeats", type=int, default=3)
     real.add_argument("--flag", action="append", default=[], metavar="NAME=NUMBER", help="of vllm serve")
     asked = parser.parse_args()
-    os.environ.setdefault("LBT_SIM_STATE", tempfile.mkdtemp(prefix="lbt-sim-"))
+    with tempfile.TemporaryDirectory(prefix="lbt-sim-state-") as state:
+        os.environ.setdefault("LBT_SIM_STATE", state)
+        _measure(asked)
+
+
+def _measure(asked: argparse.Namespace) -> None:
     if asked.command == "round":
         measure_round(asked.repeats, asked.others)
     elif asked.command == "sustained":

@@ -128,3 +128,21 @@ def test_learning_reports_gains_of_a_run_and_its_control(
     printed = capsys.readouterr().out
     assert "gain, led by failures" in printed
     assert "gain, control" in printed
+
+
+@pytest.mark.parametrize("batches", [True, False])
+def test_serving_makes_a_round_of_the_published_size(batches: bool, tmp_path: Path) -> None:
+    serving = load("serving")
+    with serving.stub("--seconds", "0", "--slots", "256") as url:
+        row = serving.run_round(url, tmp_path, batches=batches)
+        told = serving.stats_of(url)
+    assert row.calls == serving.CALLS == len(serving.prompts_of(tmp_path))
+    assert [len(stage) for stage in serving.stages(serving.prompts_of(tmp_path))] == [200, 128, 4, 4, 2045, 200]
+    assert row.told["prompt_tokens"] <= told["prompt_tokens"]
+    assert row.requests < serving.CALLS / 5 if batches else row.requests >= serving.CALLS
+    assert row.seconds > 0 < row.cpu
+
+
+def test_serving_counts_every_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    load("serving").measure_sustained(400, 20)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-2:]] == ["batches", "single"]

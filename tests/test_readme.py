@@ -27,7 +27,14 @@ from lbt_sim.scenario.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "scenarios/README.md", "agents/README.md", "classrooms/README.md", "docs/serving.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "scenarios/README.md",
+    "agents/README.md",
+    "classrooms/README.md",
+    "docs/serving.md",
+)
 
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 ELSEWHERE = {"./check"}

@@ -5,7 +5,6 @@ A server's answer is foreign data: every access checks what it finds, nothing is
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -24,6 +23,8 @@ __all__ = [
     "usage_count",
 ]
 
+_FAR = 1e300
+"""No log-probability is so large; nor does it compare with what is no number."""
 _DIRT = re.compile("[\x00\ud800-\udfff]")
 _THINK = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)
 
@@ -82,7 +83,7 @@ def top_logprobs(data: object) -> list[tuple[str, float]] | None:
         if isinstance(entry, Mapping)
         and isinstance(entry.get("token"), str)
         and isinstance(entry.get("logprob"), (int, float))
-        and not math.isnan(entry["logprob"])
+        and -_FAR < entry["logprob"] < _FAR
     ]
 
 
@@ -94,7 +95,11 @@ def by_index(data: object, count: int) -> list[Mapping[str, Any]]:
     """
     _choice(data)
     choices = data["choices"] if isinstance(data, Mapping) else []
-    found = {choice.get("index"): choice for choice in choices if isinstance(choice, Mapping)}
+    found = {
+        choice["index"]: choice
+        for choice in choices
+        if isinstance(choice, Mapping) and isinstance(choice.get("index"), int)
+    }
     if len(choices) != count or set(found) != set(range(count)):
         raise Malformed(f"it holds {len(choices)} choices, {len(found)} of them different, for {count} asked")
     return [found[index] for index in range(count)]
@@ -169,4 +174,4 @@ def _reasoning(message: Mapping[str, Any], text: str) -> tuple[str, str | None]:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else None

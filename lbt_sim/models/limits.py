@@ -82,6 +82,7 @@ class Gate:
         let_in: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         waiter.let_in = let_in
         heapq.heappush(self._line, waiter)
+        self._let_in()  # its place may be before all that wait
         try:
             return await let_in
         except asyncio.CancelledError:

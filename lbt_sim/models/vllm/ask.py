@@ -15,6 +15,7 @@ nothing of what is asked: a run that was resumed, or grouped otherwise, asks the
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ __all__ = [
     "read_alone",
     "read_batch",
     "read_samples",
+    "reply_tokens",
     "together",
     "way_of",
 ]
@@ -43,9 +45,11 @@ Shape = Literal["alone", "batch", "samples"]
 
 TOP = 20
 """Likeliest first tokens that are asked for where named ones cannot be: vLLM's default allows no more."""
+MOST_NAMED = 128
+"""Tokens whose log-probabilities vLLM tells by name."""
 THOUGHT = 2048
 """Tokens that a model which cannot but think gets on top for a label."""
-_PER_TURN, _PER_PROMPT = 16, 16
+_PER_TURN, _PER_PROMPT = 16, 128  # some templates put in a system turn of their own
 _CLOSED = re.compile(r"^(.*)</think>\s*", re.DOTALL)
 _ID = "token_id:"
 
@@ -79,7 +83,7 @@ def way_of(request: ChatRequest, choices: Choices | None, can: Capabilities) -> 
         return "count"
     if choices is None or can.thinking.forced:
         return "text"
-    if choices.apart:
+    if choices.apart and not (can.named_logprobs and choices.ids is not None and len(choices.ids) > MOST_NAMED):
         return "look"
     return "constrain" if can.structured else "text"
 
@@ -168,6 +172,11 @@ def _drawn(first: ChatRequest, way: Way, choices: Choices | None, can: Capabilit
 
 
 # --- lengths ----------------------------------------------------------------------------------------------
+
+
+def reply_tokens(request: ChatRequest, can: Capabilities) -> int:
+    """Tokens that the reply may have: a model that cannot but think has more of them for a label."""
+    return request.sampling.max_tokens + (THOUGHT if request.choices and can.thinking.forced else 0)
 
 
 def most_tokens(request: ChatRequest, head: int | None = None) -> int:
@@ -267,7 +276,8 @@ def _found(top: Sequence[tuple[str, float]], choices: Choices, can: Capabilities
     """The log-probability of each choice's first token, None for those that the server did not tell."""
     if choices.ids is None or not can.token_ids:
         return labels.read_choices(top, choices.texts)
-    told = dict(top)
+    # No probability is above 1, whatever a server says.
+    told = {token: min(value, 0.0) for token, value in top if not math.isnan(value)}
     found = tuple(told.get(f"{_ID}{id_}") for id_ in choices.ids)
     return None if all(value is None for value in found) else found
 

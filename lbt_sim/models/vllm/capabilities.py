@@ -109,7 +109,7 @@ async def probe(post: Post, model: str) -> Capabilities:
     batches = _choices(await _tried(post, "/v1/chat/completions/batch", batch)) == 2
     block = block_size(str(await _tried(post, "/metrics", None)))
     return Capabilities(
-        version=str(version.get("version", "")) if isinstance(version, Mapping) else "",
+        version=completions.clean(str(version.get("version", "")))[:60] if isinstance(version, Mapping) else "",
         context=context,
         batches=batches,
         named_logprobs=bool(ids) and {f"token_id:{id_}" for id_ in ids} <= answered,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -45,7 +46,7 @@ def adapter_name(spec: VllmSpec) -> str | None:
     """What servers call an entry's LoRA adapter; None without one."""
     if spec.lora is None or spec.urls:
         return spec.lora  # servers that run already have names for theirs
-    return "lora-" + blake2b(str(Path(spec.lora).expanduser()).encode(), digest_size=6).hexdigest()
+    return "lora-" + blake2b(str(Path(spec.lora).expanduser().resolve()).encode(), digest_size=6).hexdigest()
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Station:
         key: Its API key.
         life: Who looks after it.
         most: The scenario's cap on calls in flight.
+        kept: Whether it is kept for the calls of other processes: what is in flight is then known from itself.
         can: What it can.
     """
 
@@ -73,6 +75,7 @@ class Station:
     pace: Pace = field(init=False)
     replicas: list[Replica] = field(default_factory=list)
     done: Snapshot = field(default_factory=Snapshot)
+    kept: bool = False
     _last: Snapshot | None = None
 
     def __post_init__(self) -> None:
@@ -87,7 +90,10 @@ class Station:
         return replica
 
     def busy(self) -> tuple[int, int]:
-        """Calls in flight, and calls that came back."""
+        """Calls in flight, and calls that came back: of a server that is kept, those of other processes."""
+        if self.kept:
+            last = self._last or Snapshot()
+            return int((last.running or 0) + (last.waiting or 0)), int(last.finished or 0)
         return sum(r.calls for r in self.replicas), sum(r.finished for r in self.replicas)
 
     def look(self, now: Snapshot) -> None:
@@ -197,7 +203,8 @@ class Fleet:
         self._parties: list[Party] = []
         self._watch: asyncio.Task[None] | None = None
         self._transport: Transport | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._opened = False
 
     def join(self, name: str, spec: VllmSpec) -> None:
         """Takes account of an entry under `models:`, before anything is opened."""
@@ -258,7 +265,8 @@ class Fleet:
         if transport is not None:
             await transport.close()
         if self._folder is not None:
-            self._folder.cleanup()
+            if self._opened:  # else its logs are what is wanted now
+                shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     # --- opening ------------------------------------------------------------------------------------------
@@ -285,6 +293,7 @@ class Fleet:
             self._transport = None
             await transport.close()
             raise
+        self._opened = True
         self._watch = asyncio.ensure_future(self._keep_looking())
 
     def _attach(self, group: _Group) -> None:
@@ -309,7 +318,7 @@ class Fleet:
             rules = Rules(spec.patience, spec.start_timeout, spec.restarts)
             group.detail = dict(launches[group.name][0].detail)
             for number, launch in enumerate(launches[group.name]):
-                station = Station(str(number), "", "", most=group.most)
+                station = Station(str(number), "", "", most=group.most, kept=self._kept)
                 server = Server(
                     launch,
                     self._logs(),
@@ -339,8 +348,8 @@ class Fleet:
         if self._surroundings.logs is not None:
             return self._surroundings.logs
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="lbt-sim-vllm-")
-        return Path(self._folder.name)
+            self._folder = Path(tempfile.mkdtemp(prefix="lbt-sim-vllm-"))
+        return self._folder
 
     async def _find_out(self, group: _Group, station: Station) -> None:
         """What a server can. A server that was not started here is verified so: it has to know the model."""
@@ -375,7 +384,7 @@ class Fleet:
             await asyncio.sleep(LOOK)
             for number, station in enumerate(stations):
                 now = station.busy()
-                if now != before[number] or now[0]:
+                if now != before[number] or now[0] or station.kept:
                     await self._look(station)
                 before[number] = now
             for party in self._parties:

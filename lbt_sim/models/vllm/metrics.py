@@ -25,6 +25,8 @@ _NAMES = {
     "vllm:prefix_cache_queries_total": "queried",
     "vllm:prefix_cache_hits_total": "hit",
 }
+_MOST = 1e15
+"""More than any server counts: what is told beyond it is no count."""
 _LARGEST = frozenset({"cache_use"})
 
 
@@ -86,7 +88,8 @@ def read_metrics(text: str) -> Snapshot:
             name = "computed"
         if name is None or value is None:
             continue
-        found[name] = max(found.get(name, value), value) if name in _LARGEST else found.get(name, 0.0) + value
+        total = max(found.get(name, value), value) if name in _LARGEST else found.get(name, 0.0) + value
+        found[name] = min(total, _MOST)
     if "computed" not in found and {"queried", "hit", "prompt_tokens"} <= set(found):
         # Older versions do not tell; every prompt token is looked up once, so what was no hit was computed.
         found["computed"] = found["prompt_tokens"] - found["hit"]
@@ -107,4 +110,4 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if value == value and abs(value) != float("inf") else None
+    return value if 0.0 <= value <= _MOST else None

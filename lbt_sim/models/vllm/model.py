@@ -11,7 +11,9 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
 from lbt_sim.models import completions, labels
@@ -32,6 +34,17 @@ CALL_SECONDS = 3600.0
 """A server that stands still is found out by its watch, not by a call's clock: this is for a call that was lost."""
 LARGEST_GROUP = 64
 _HEADS = 256
+_HARMLESS = frozenset(
+    {"max-num-seqs", "max-num-batched-tokens", "enforce-eager", "enable-prefix-caching", "block-size", "swap-space"}
+    | {
+        "enable-log-requests",
+        "disable-log-requests",
+        "max-log-len",
+        "uvicorn-log-level",
+        "max-parallel-loading-workers",
+    }
+)
+"""Flags of a server that change how fast it answers, and of what it answers the last digits at most."""
 _WARM = 4096
 
 
@@ -123,8 +136,10 @@ class VllmModel:
                 _remember(self._warm, head, None, _WARM)
                 warmed.setdefault(head, asyncio.Event()).set()
 
-        async for pair in in_groups(answer, requests, self._party.gate, self._joins, most, pause):
-            yield pair
+        groups = in_groups(answer, requests, self._party.gate, self._joins, most, pause)
+        async with aclosing(groups) as replies:
+            async for pair in replies:
+                yield pair
 
     async def close(self) -> None:
         """Close the connections; the last of the run's models to close stops the servers that it started."""
@@ -223,6 +238,8 @@ class VllmModel:
                 data = await transport.post(path, self._body([request], try_, choices), request.head.digest)
                 reply = ask.read_alone(data, request, try_, choices, self._can)
             except Failure as failure:
+                if try_ == "look" and failure.status in (400, 422):
+                    continue  # it may be just this way that it refuses
                 return _failed(failure)
             except completions.Malformed as error:
                 return Reply("", "failed", error=f"the server's answer is not what was asked for: {error}")
@@ -286,7 +303,8 @@ class VllmModel:
 
         What is sure to fit by its bytes is not counted; else one prompt of each head is, and then its items by bytes.
         """
-        room = None if self._can.context is None else self._can.context - request.sampling.max_tokens
+        most = ask.reply_tokens(request, self._can)
+        room = None if self._can.context is None else self._can.context - most
         digest = request.head.digest
         if room is None or ask.most_tokens(request, self._measured.get(digest)) <= room or not self._can.counts:
             return None
@@ -296,7 +314,6 @@ class VllmModel:
         _remember(self._measured, digest, tokens, _HEADS)
         if tokens <= room:
             return None
-        most = request.sampling.max_tokens
         told = (
             f"the prompt has {tokens:,} tokens and the reply may have {most:,}: more than the {self._can.context:,} of "
             "the model's context. Raise the model's `length`, teach with fewer exemplars, or let `too_long` leave "
@@ -321,9 +338,12 @@ def _written(head: Head) -> bytes:
 
 def _identity(spec: VllmSpec, party: Party) -> str:
     """Who answers: whatever changes the replies is part of it, wherever it is served."""
+    flags = {name: value for name, value in spec.flags.items() if name not in _HARMLESS}
+    set_up = json.dumps([flags, spec.environment], sort_keys=True).encode() if flags or spec.environment else b""
     said = "".join(
         (
             f"+{party.adapter}" if party.adapter else "",
+            f"+{blake2b(set_up, digest_size=4).hexdigest()}" if set_up else "",
             "" if spec.dtype == "auto" else f";{spec.dtype}",
             "" if spec.thinking else ";thinking=false",
         )

@@ -49,6 +49,8 @@ class Pace:
             wanted: Whether calls of ours wait for room.
             pushed_back: How often it has sent a call back so far (429, 503).
         """
+        if now.running is None and now.waiting is None and pushed_back == self._pushed_back:
+            return self.limit  # it says nothing to be led by
         preempted = now.preempted or 0.0
         crowded = preempted > self._preempted or (now.cache_use or 0.0) > _CACHE_FULL
         refused = pushed_back > self._pushed_back

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
@@ -33,9 +35,20 @@ OURS: Mapping[str, str] = {
     "api-key": "",
     "api-server-count": "replicas",
     "data-parallel-size": "replicas",
+    "data-parallel-size-local": "replicas",
+    "pipeline-parallel-size": "tensor_parallel",
+    "config": "flags",
+    "ssl-certfile": "",
+    "ssl-keyfile": "",
+    "ssl-ca-certs": "",
+    "root-path": "",
+    "disable-log-stats": "",
+    "hf-token": "",
+    "headless": "",
 }
 """vLLM's flags that lbt-sim sets itself -> the key that says so in a scenario, '' where nobody has a say."""
 
+_SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|CRED\w*|PASSW\w*)(_|$)", re.IGNORECASE)
 _SERVER_KEYS = (
     "model", "revision", "device", "gpus", "tensor_parallel", "memory", "cpu_cache", "length", "dtype", "replicas",
     "flags", "environment", "python", "command",
@@ -107,10 +120,19 @@ class VllmSpec(Spec):
             if name.startswith("-"):
                 raise ValueError(f"write {name.lstrip('-')!r}, without the dashes in front")
             plain = name.replace("_", "-")
-            if plain in OURS:
-                key = OURS[plain]
+            # vLLM takes any beginning of a flag's name for it.
+            if ours := [flag for flag in OURS if flag == plain or (plain != "tokenizer" and flag.startswith(plain))]:
+                key = OURS[ours[0]]
                 raise ValueError(f"{name!r} is set by lbt-sim: " + (f"use `{key}`" if key else "it picks it itself"))
         return {name.replace("_", "-"): flag for name, flag in value.items()}
+
+    @field_validator("environment")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if _SECRET.search(name) and name != "VLLM_API_KEY":  # that one is refused for another reason
+                raise ValueError(f"{name} looks like a secret: set it where lbt-sim is started; servers inherit it")
+        return value
 
     @field_validator("gpus")
     @classmethod
@@ -141,4 +163,6 @@ class VllmSpec(Spec):
     def server_key(self) -> str:
         """Equal for entries that the same servers answer: 16 hexadecimal digits."""
         values = {key: getattr(self, key) for key in _SERVER_KEYS} | {"urls": self.urls}
+        if (here := Path(self.model).expanduser()).exists():
+            values["model"] = str(here.resolve())  # the same words mean another folder elsewhere
         return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()

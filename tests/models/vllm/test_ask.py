@@ -198,3 +198,46 @@ def test_the_bound_counts_bytes_not_letters(ask: Ask) -> None:
 
 def ask_bound(make: Ask, last: str) -> int:
     return ask.most_tokens(make(last))
+
+
+# --- what servers cannot be trusted with ------------------------------------------------------------------
+
+
+def test_more_labels_than_tokens_can_be_named_are_constrained(ask: Ask) -> None:
+    many = tuple(f"label{n}" for n in range(129))
+    assert way_of(ask(choices=many), Choices.of(many, list(range(129))), ALL) == "constrain"
+    assert way_of(ask(choices=many[:128]), Choices.of(many[:128], list(range(128))), ALL) == "look"
+
+
+def test_a_probability_above_one_is_one_and_what_is_no_number_is_left_out(ask: Ask) -> None:
+    labels = Choices.of(LABELS, [11, 12])
+    wild = read_alone({"choices": [choice(0, **ids(_11=1000.0, _12=-1.0))]}, ask(choices=LABELS), "look", labels, ALL)
+    assert wild is not None
+    assert wild.choice_logprobs == (0.0, -1.0)
+    huge = {"choices": [choice(0, **ids(_11=10**400, _12=-1.0))]}
+    read = read_alone(huge, ask(choices=LABELS), "look", labels, ALL)
+    assert read is not None
+    assert read.choice_logprobs == (None, -1.0)
+
+
+def test_an_index_that_is_no_number_is_refused(ask: Ask) -> None:
+    with pytest.raises(Malformed):
+        read_batch({"choices": [{"index": [0]}, {"index": 1}]}, [ask("a"), ask("b")], "text", None, ALL)
+
+
+def test_tokens_beyond_counting_are_unknown(ask: Ask) -> None:
+    data = {"choices": [choice(0)], "usage": {"prompt_tokens": 10**30}}
+    reply = read_alone(data, ask(), "text", None, ALL)
+    assert reply is not None
+    assert reply.prompt_tokens is None
+
+
+def test_a_thought_has_room_in_the_context(ask: Ask) -> None:
+    can = replace(ALL, thinking=Thinking(forced=True))
+    request = ask(choices=LABELS, sampling=Sampling(max_tokens=4))
+    assert ask_tokens(request, can) == 4 + 2048
+    assert ask_tokens(request, ALL) == 4
+
+
+def ask_tokens(request: ChatRequest, can: Capabilities) -> int:
+    return ask.reply_tokens(request, can)

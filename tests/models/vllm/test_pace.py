@@ -62,3 +62,8 @@ def test_the_scenarios_cap_holds() -> None:
 def test_a_server_that_says_nothing_is_given_no_less() -> None:
     pace = Pace()
     assert pace.look(Snapshot(), wanted=False, pushed_back=0) == 64
+
+
+def test_a_server_without_figures_is_given_no_more_however_much_waits() -> None:
+    pace = Pace()
+    assert [pace.look(Snapshot(), wanted=True, pushed_back=0) for _ in range(9)] == [64] * 9

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fake_machine import adapter_folder, cpu_interpreter, interpreter, model_folder, put_gpus, script
+from pydantic import ValidationError
 
 from lbt_sim.cli.fetch import fetch_models
 from lbt_sim.errors import ModelUnavailable
@@ -93,12 +94,25 @@ def test_one_server_takes_the_freest_gpu_and_says_everything_that_decides(tmp_pa
     assert detail["flags"] == {"max-num-seqs": 64, "enable-prefix-caching": False}
 
 
-def test_the_scenarios_environment_is_on_top_and_secrets_stay_out_of_the_manifest(tmp_path: Path) -> None:
-    given = {"VLLM_BATCH_INVARIANT": "1", "HF_TOKEN": "hf_abc", "HF_HUB_OFFLINE": "0"}
+def test_the_scenarios_environment_is_on_top(tmp_path: Path) -> None:
+    given = {"VLLM_BATCH_INVARIANT": "1", "HF_HUB_OFFLINE": "0"}
     ((launch,),) = planned(tmp_path, {"environment": given})
     assert given.items() <= launch.environment.items()
     assert launch.detail["VLLM_BATCH_INVARIANT"] == "1"
-    assert "hf_abc" not in str(launch.detail)
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "MY_SECRET", "AWS_ACCESS_KEY_ID", "MY_CRED"])
+def test_secrets_do_not_stand_in_scenarios_which_run_folders_keep(name: str) -> None:
+    with pytest.raises(ValidationError, match="looks like a secret"):
+        VllmSpec.model_validate({"model": "m", "environment": {name: "x"}})
+
+
+@pytest.mark.parametrize(
+    "flag", ["hf-token", "ssl-keyfile", "config", "served-model", "max-model", "gpu_memory", "disable-log-stats"]
+)
+def test_flags_that_lbt_sim_sets_are_refused_however_they_are_abbreviated(flag: str) -> None:
+    with pytest.raises(ValidationError, match="is set by lbt-sim"):
+        VllmSpec.model_validate({"model": "m", "flags": {flag: "x"}})
 
 
 def test_ones_own_environment_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

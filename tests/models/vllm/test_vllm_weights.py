@@ -122,8 +122,8 @@ def test_a_commit_needs_nobody_to_be_asked() -> None:
 
 
 def test_what_is_not_cached_is_asked_of_the_hub_with_the_servers_environment(tmp_path: Path) -> None:
-    python = script(tmp_path / "python", f'[ "$HF_TOKEN" = t ] && echo \'{{"commit": "{COMMIT}"}}\'\n')
-    found = look("org/name", python, environment={"HF_TOKEN": "t"}, revision="v1")
+    python = script(tmp_path / "python", f'[ "$HF_ENDPOINT" = t ] && echo \'{{"commit": "{COMMIT}"}}\'\n')
+    found = look("org/name", python, environment={"HF_ENDPOINT": "t"}, revision="v1")
     assert found.revision == COMMIT
     assert found.detail["revision"] == "v1"
 

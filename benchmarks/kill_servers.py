@@ -217,8 +217,8 @@ class Servers:
         """Files that are no server's any more: all but the locks, which are everybody's."""
         return [path.name for path in self.state.glob("*") if path.suffix != ".lock"]
 
-    def processes(self) -> dict[int, int]:
-        """Process -> parent, of all that have the mark, or are of the session of a server. Guards have it too."""
+    def processes(self) -> dict[int, tuple[int, int]]:
+        """Process -> parent and session, of all that have the mark, or are of a server's session. Guards have it."""
         self.records()
         found = {}
         ours = f"LBT_SIM_STATE={self.state}".encode()
@@ -230,7 +230,7 @@ class Servers:
                 continue
             marked = ours in environment and any(one.startswith(b"LBT_SIM_SERVER=") for one in environment)
             if state not in (b"Z", b"X") and (marked or int(session) in self.sessions):
-                found[int(entry.name)] = int(parent)
+                found[int(entry.name)] = int(parent), int(session)
         return found
 
     def wait_gone(self, seconds: float) -> tuple[float, int]:
@@ -404,7 +404,7 @@ class Disturbed:
         self.happened(found, starting=not record["ready"])
         return True
 
-    def _hang(self, record: dict[str, Any], processes: dict[int, int]) -> bool:
+    def _hang(self, record: dict[str, Any], processes: dict[int, tuple[int, int]]) -> bool:
         """Makes a server hang; whether it says that it is well."""
         root = record["url"].removesuffix("/v1")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -412,8 +412,8 @@ class Disturbed:
             if self.bench.stub:
                 opener.open(urllib.request.Request(f"{root}/stub/faults", b'{"fault": "hang"}'), timeout=10).close()
             else:
-                for pid in processes:
-                    if pid not in (record["pgid"], record["guard"]):
+                for pid, (_, session) in processes.items():
+                    if session == record["pgid"] != pid:
                         os.kill(pid, signal.SIGSTOP)
             with opener.open(f"{root}/health", timeout=10) as answer:
                 return bool(answer.status == 200)
@@ -439,7 +439,7 @@ class Disturbed:
 
     def _kill_us(self, execution: Execution) -> None:
         ready = any(record["ready"] and record["owner"] == execution.pid for record in self.servers.records())
-        guards = [pid for pid, parent in self.servers.processes().items() if parent == execution.pid]
+        guards = [pid for pid, (parent, _) in self.servers.processes().items() if parent == execution.pid]
         doomed = [execution.pid] if self.kind == "we killed" else [*guards, execution.pid]
         self.rng.shuffle(doomed)
         for pid in doomed:

@@ -212,36 +212,37 @@ async def test_a_head_that_calls_share_is_computed_once(kept: Keeper) -> None:
 
 async def test_calls_that_are_called_back_leave_nothing_running_and_those_that_wait_never_arrive(kept: Keeper) -> None:
     record = kept.up()
+    asked = requests([f"Number {n}." for n in range(64)], sampling=Sampling(temperature=1.0, max_tokens=1500))
     taken = 0
 
     def feed() -> Iterator[ChatRequest]:
         nonlocal taken
-        for one in requests([f"Number {n}." for n in range(64)], sampling=Sampling(temperature=1.0, max_tokens=1500)):
+        for one in asked:
             taken += 1
             yield one
 
     async with opened(**kept.options(concurrency=4)) as tiny:
+        longest = int((await tiny.model.create(replace(asked[-1], purpose="count"))).text)
         before = read_metrics((await metrics(record)).text)
         replies = aclosing(tiny.model.create_many(feed()))
         async with replies as answers:
             waiting = asyncio.ensure_future(anext(answers))
-            await until_async(lambda: read_metrics_of(kept).running == 4, 60, "four calls being computed")
+            # Its counters, not how many it runs now: on a busy machine it tells that only between calls.
+            await until_async(
+                lambda: read_metrics_of(kept).since(before).prompt_tokens, 300, "the first call's arrival"
+            )
             waiting.cancel()
             await asyncio.wait({waiting})
         at_once = taken
         assert 4 <= at_once < 64  # a reply of random words may have come to its end before
-        await until_async(lambda: read_metrics_of(kept).running == 0, 30, "the end of what was called back")
-        left = read_metrics_of(kept).since(before)
-        assert left.waiting == 0
-        assert left.prompt_tokens is not None
-        assert left.prompt_tokens < at_once * 100, "no more than was taken has arrived"
+        await until_async(lambda: read_metrics_of(kept).running == 0, 300, "the end of what was called back")
         (reply,) = await tiny.all(requests(["And now?"], choices=LABELS))
         assert reply.text in LABELS
     after = read_metrics_of(kept).since(before)
     assert taken == at_once
-    assert after.prompt_tokens is not None
-    assert after.prompt_tokens == left.prompt_tokens + (reply.prompt_tokens or 0)
     assert after.running == after.waiting == 0
+    assert after.prompt_tokens is not None
+    assert after.prompt_tokens <= at_once * longest + (reply.prompt_tokens or 0), "more arrived than was taken"
 
 
 def read_metrics_of(kept: Keeper) -> Snapshot:

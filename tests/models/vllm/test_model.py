@@ -458,6 +458,8 @@ async def test_who_leaves_early_sends_no_more_and_gives_up_what_is_in_flight(
         async for _ in replies:
             if stub.stats.conversations > 8:
                 break
+    await happens(lambda: not stub.engine.running)  # what was on its way has come too
+    await asyncio.sleep(0.2)
     arrived = stub.stats.conversations
     await happens(lambda: not stub.engine.running)
     await asyncio.sleep(0.1)

@@ -22,6 +22,10 @@ Group = list[ChatRequest]
 """Requests that go out together."""
 
 
+_ALL = 1 << 32
+"""More than any limit: who wants so much room goes in when nobody is inside, and nobody after."""
+
+
 class Gate:
     """Lets at most `limit` calls in at a time, whoever makes them. For one event loop.
 
@@ -124,6 +128,12 @@ class Gate:
             yield
         finally:
             self.leave(taken)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Room for one call with no other inside."""
+        async with self.room(_ALL):
+            yield
 
     async def __aenter__(self) -> None:
         await self.enter(self.place())
@@ -233,30 +243,28 @@ async def in_groups(
     async def feed() -> None:
         place, over = gate.place(), False
         while not over:
-            taken = await gate.enter(place, max(1, most()))
-            groups: list[Group] = []
+            room = await gate.enter(place, max(1, most()))
             try:
-                for request in islice(todo, taken):
-                    taken -= 1
-                    if groups and joins(groups[-1], request):
-                        groups[-1].append(request)
-                    else:
-                        groups.append([request])
-                over = taken > 0
-            except BaseException as error:
-                gate.leave(taken + sum(map(len, groups)))
-                done.put_nowait(error)
-                return
-            if taken:
-                gate.leave(taken)
+                groups = _grouped(islice(todo, room), joins)
+            except BaseException:
+                gate.leave(room)
+                raise
+            unused = room - sum(map(len, groups))
+            over = unused > 0
+            if over:
+                gate.leave(unused)
             for group in groups:
                 send(group)
-                if pause is not None and group is groups[-1]:
-                    await pause(group)
-        done.put_nowait(None)
+            if pause is not None and groups:
+                await pause(groups[-1])
+
+    def fed(task: asyncio.Task[None]) -> None:
+        # Whatever ended it, even before it began: whoever awaits the replies must not wait for more.
+        done.put_nowait(asyncio.CancelledError() if task.cancelled() else task.exception())
 
     todo = iter(requests)
     feeder = asyncio.create_task(feed())
+    feeder.add_done_callback(fed)
     feeding = True
     try:
         while feeding or answered < started:
@@ -274,6 +282,16 @@ async def in_groups(
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+def _grouped(requests: Iterable[ChatRequest], joins: Callable[[Group, ChatRequest], bool]) -> list[Group]:
+    groups: list[Group] = []
+    for request in requests:
+        if groups and joins(groups[-1], request):
+            groups[-1].append(request)
+        else:
+            groups.append([request])
+    return groups
 
 
 class HeadQueue(Generic[T]):

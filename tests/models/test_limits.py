@@ -329,6 +329,52 @@ async def test_a_pause_after_a_group_holds_back_the_rest(ask: Ask) -> None:
     assert sent == [1, 8]
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
+@pytest.mark.parametrize("faulty", ["most", "joins", "pause", "requests"])
+async def test_whatever_fails_while_it_is_fed_is_raised_and_leaves_the_gate_empty(
+    ask: Ask, faulty: str, error: type[BaseException]
+) -> None:
+    ended = []
+
+    async def create(group: Group) -> list[Reply]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(len(group))
+        return []
+
+    def feed() -> Iterator[ChatRequest]:
+        yield from (ask(str(n)) for n in range(3))
+        if faulty == "requests":
+            raise error
+        yield from (ask(str(n)) for n in range(3, 9))
+
+    sizes = iter([4])
+
+    def most() -> int:
+        if (size := next(sizes, None)) is None and faulty == "most":
+            raise error
+        return size or 2
+
+    def joins(group: Group, request: ChatRequest) -> bool:
+        if faulty == "joins" and request.last == "5":  # the first four are in flight, and one more is in hand
+            raise error
+        return True
+
+    async def pause(group: Group) -> None:
+        if faulty == "pause":
+            raise error
+
+    gate = Gate(9)
+    async with asyncio.timeout(20):
+        with pytest.raises(error):
+            async for _ in in_groups(create, feed(), gate, joins, most, pause):
+                pass
+    assert gate.inside == 0
+    assert not gate.awaited
+    assert ended == ([] if faulty == "requests" else [4])
+
+
 async def test_too_few_replies_to_a_group_are_a_bug_and_said(ask: Ask) -> None:
     async def create(group: Group) -> list[Reply]:
         return []

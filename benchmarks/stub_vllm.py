@@ -75,6 +75,7 @@ FAULTS = {
     "none": "",
     "hang": "no call finishes and no counter moves, while /health stays 200",
     "crash": "the process exits when the `after`-th further call arrives",
+    "poison": "the process exits `seconds` after a call came that holds `word`",
     "reset": "the connection breaks in the middle of the answer, `count` times",
     "half_json": "the answer's JSON is cut off, `count` times",
     "error": "calls are answered with `status`, `count` times",
@@ -270,17 +271,17 @@ def _chain(root: int, ids: Sequence[int], block: int) -> Iterator[int]:
 
 
 class Template:
-    """A chat template like ChatML, with `enable_thinking` where the model can think."""
+    """A chat template like ChatML, with a keyword where the model can think."""
 
-    def __init__(self, *, thinking: bool) -> None:
-        self._thinking = thinking
+    def __init__(self, *, thinking: bool, switch: str = "enable_thinking") -> None:
+        self._thinking, self._switch = thinking, switch
         self._heads: dict[tuple[tuple[str, str], ...], Head] = {}
 
     def render(self, messages: Any, kwargs: Mapping[str, Any], root: int = 0, adapter: int = 0) -> Prompt:
         """Render a chat, up to where the reply begins."""
         turns = tuple(_turn(message) for message in messages)
         head = self._head(turns[:-1])
-        thinks = self._thinking and kwargs.get("enable_thinking") is not False
+        thinks = self._thinking and kwargs.get(self._switch) is not False
         tail = (*_rendered(turns[-1:]), START, *encode("assistant"), *_NEWLINE)
         if self._thinking and not thinks:
             tail += _NO_THOUGHT
@@ -319,6 +320,7 @@ _LABELLING = (
     "False", "correct", "wrong", "I", "It",
 )  # fmt: skip
 _COMMON = tuple(dict.fromkeys(encode(text)[0] for text in _LABELLING))
+_SPACED = -3.0
 _THE, _LIST = encode("The")[0], encode("[")[0]
 _RARE = -9.0
 _FORBIDDEN = -9999.0
@@ -351,6 +353,12 @@ class First:
             self.texts.setdefault(encode(label)[0], []).append(label)
         logits = {id_: self._logit(id_, -2.0) for id_ in _COMMON}
         logits |= {id_: self._logit(id_, 4.0) for id_ in self.texts}
+        for id_, texts in list(self.texts.items()):
+            # As with real models: the same after a space, a twentieth as likely.
+            spaced = encode(f" {decode(id_)}")
+            if len(spaced) == 1:
+                logits[spaced[0]] = logits[id_] + _SPACED
+                self.texts[spaced[0]] = [f" {text}" for text in texts]
         logits |= {id_: self._logit(id_, 12.0) for id_ in likely}
         # One per cent is for all that is not listed.
         self._norm = math.log(1.01 * sum(map(math.exp, logits.values())))
@@ -822,7 +830,7 @@ class Stub:
         self._key = args.api_key or os.environ.get("VLLM_API_KEY") or ""
         self._names = [args.wrong_name] if args.wrong_name else args.served_model_name or [args.model]
         self._adapters = dict(map(_adapter, args.lora_modules))
-        self._template = Template(thinking=args.thinking)
+        self._template = Template(thinking=args.thinking, switch=args.thinking_switch)
         self.engine = Engine(args)
         self.faults: dict[str, Json] = {}
         self._created = int(time.time())
@@ -952,6 +960,9 @@ class Stub:
             crash["after"] = crash.get("after", 1) - 1
             if crash["after"] <= 0:
                 os._exit(1)
+        if (poison := self.faults.get("poison")) and str(poison["word"]).encode() in raw:
+            await asyncio.sleep(float(poison.get("seconds", 0.1)))
+            os._exit(1)
         if "engine_dead" in self.faults:
             issue = "EngineCore encountered an issue. See stack trace (above) for the root cause."
             raise Refused(500, f"{issue} (EngineDeadError)", "InternalServerError")
@@ -1196,7 +1207,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--no-tokenize", action="store_true")
     add("--no-logprob-ids", action="store_true", help="ignores logprob_token_ids")
     add("--no-structured", action="store_true")
-    add("--thinking", action="store_true", help="a reasoning model, whose template knows enable_thinking")
+    add("--thinking", action="store_true", help="a reasoning model, whose template can keep it from thinking")
+    add("--thinking-switch", default="enable_thinking", metavar="KEYWORD", help="that does so when it is false")
     add("--reasoning-field", default="reasoning", help="reasoning_content: as older versions call it")
     args, _ = parser.parse_known_args(["--model", *argv[1:]] if argv[:1] == ["serve"] else list(argv))
     if args.once is not None:

@@ -184,6 +184,16 @@ async def test_named_tokens_have_the_log_probabilities_of_the_whole_distribution
         assert by_text[word] > by_id[f"token_id:{ids['zebra']}"]
 
 
+async def test_a_label_may_come_after_a_space_which_takes_nothing_from_its_lead(stub: ModuleType) -> None:
+    assert stub.encode(" 1") == (*stub.encode(" "), *stub.encode("1")), "there the space is a token of its own"
+    async with running(stub) as client:
+        first = (await client.choice(review(1), logprobs=True, top_logprobs=20))["logprobs"]["content"][0]
+        found = {entry["token"]: entry["logprob"] for entry in first["top_logprobs"]}
+        gaps = [found[label] - found[f" {label}"] for label in ("positive", "negative")]
+        assert gaps == pytest.approx([3.0, 3.0])
+        assert (await client.choice(review(1)))["message"]["content"] in ("positive", "negative")
+
+
 async def test_log_probabilities_do_not_depend_on_temperature_and_samples_do_on_the_seed(stub: ModuleType) -> None:
     more: dict[str, Any] = {"temperature": 1.5, "logprobs": True, "top_logprobs": 20}
     async with running(stub) as client:
@@ -237,11 +247,11 @@ async def test_an_adapter_answers_by_itself_and_shares_no_cache(stub: ModuleType
         assert own["logprobs"] != tuned["logprobs"]
 
 
-@pytest.mark.parametrize("parser", [True, False])
-async def test_a_thinking_model_thinks_unless_told_not_to(stub: ModuleType, parser: bool) -> None:
-    flags = ["--thinking", *(["--reasoning-parser", "x"] if parser else [])]
+@pytest.mark.parametrize(("parser", "switch"), [(True, "enable_thinking"), (False, "enable_thinking"), (True, "off")])
+async def test_a_thinking_model_thinks_unless_told_not_to(stub: ModuleType, parser: bool, switch: str) -> None:
+    flags = ["--thinking", "--thinking-switch", switch, *(["--reasoning-parser", "x"] if parser else [])]
     async with running(stub, *flags) as client:
-        off: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}}
+        off: dict[str, Any] = {"chat_template_kwargs": {switch: False}}
         rendered = {"model": "tiny", "messages": review(1), "return_token_strs": True}
         _, told = await client.post("/tokenize", rendered | off)
         _, thinking = await client.post("/tokenize", rendered)

@@ -2,7 +2,8 @@
 
 A choice such as `positive` is read from the log-probabilities of the reply's *first token*: its probability is that of
 the tokens that begin it and no other choice. Where the engine can tell how its tokenizer begins each choice, only
-that token counts; elsewhere any token does whose text is the beginning of exactly one choice.
+that token counts, with or without a space before it; elsewhere any token does whose text is the beginning of exactly
+one choice.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-__all__ = ["LEAST_MASS", "distinct", "mass", "pick", "read_choices"]
+__all__ = ["LEAST_MASS", "distinct", "mass", "pick", "read_choices", "total"]
 
 LEAST_MASS = 0.01
 """Probability that the choices must have together for one to be read from theirs. With less, the model was about to
@@ -74,7 +75,7 @@ def read_choices(
         elif owners:
             whole = first is not None or len(text) > 1 or text == begins[owners[0]]
             (strong if whole else weak)[owners[0]].append(logprob)
-    found = [_sum(s) if s else _sum(w) if w else None for s, w in zip(strong, weak, strict=True)]
+    found = [total(s) if s else total(w) if w else None for s, w in zip(strong, weak, strict=True)]
     best = max((value for value in found if value is not None), default=None)
     return None if best is None or contested > best else tuple(found)
 
@@ -87,7 +88,9 @@ def mass(logprobs: Sequence[float | None]) -> float:
 def pick(choices: Sequence[str], logprobs: Sequence[float | None], temperature: float, seed: int) -> str:
     """One of the choices: the likeliest at temperature 0, else drawn by softmax(log-probability / temperature).
 
-    The draw depends on `seed` alone; ties go to the choice that stands first. A choice without a log-probability
+    It is drawn among the choices alone: with every engine `top_p` and `top_k`, which cut the tail off a vocabulary,
+    have no say here. (They do where one token cannot tell the choices apart, and the engine draws the whole reply.) The
+    draw depends on `seed` alone; ties go to the choice that stands first. A choice without a log-probability
     is never picked; at least one must have one.
     """
     known = [(choice, value) for choice, value in zip(choices, logprobs, strict=True) if value is not None]
@@ -98,8 +101,8 @@ def pick(choices: Sequence[str], logprobs: Sequence[float | None], temperature: 
     return random.Random(seed).choices([choice for choice, _ in known], weights)[0]
 
 
-def _sum(logprobs: Sequence[float]) -> float:
-    """log(sum(exp)), never above 0."""
+def total(logprobs: Sequence[float]) -> float:
+    """The log-probability of all of them together: log(sum(exp)), never above 0."""
     best = max(logprobs)
     if len(logprobs) == 1 or math.isinf(best):
         return min(best, 0.0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbt_sim.models.labels import distinct, mass, pick, read_choices
+from lbt_sim.models.labels import distinct, mass, pick, read_choices, total
 
 LABELS = ("positive", "negative", "mixed")
 
@@ -89,6 +89,13 @@ def test_sampling_follows_the_softmax_and_depends_on_the_seed_alone() -> None:
     counts = Counter(drawn)
     assert counts["mixed"] == 0
     assert counts["positive"] / 2000 == pytest.approx(0.8, abs=0.04)
+
+
+def test_several_tokens_of_a_choice_add_up_to_no_more_than_one() -> None:
+    assert total([math.log(0.25), math.log(0.5)]) == pytest.approx(math.log(0.75))
+    assert total([-0.1, -0.1]) == 0.0
+    assert total([-math.inf, -math.inf]) == -math.inf
+    assert total([-2.0]) == -2.0
 
 
 def test_a_high_temperature_flattens() -> None:

@@ -11,7 +11,7 @@ from secrets import token_hex
 from typing import Any
 
 import pytest
-from real_vllm import LABEL, LABELS, REVIEWS, Keeper, Metrics, metrics, opened, requests, until_async
+from real_vllm import LABEL, LABELS, REVIEWS, Keeper, Metrics, metrics, opened, post, requests, until_async
 
 from lbt_sim.models.base import ChatRequest, Reply, Sampling
 from lbt_sim.models.vllm import ask
@@ -55,7 +55,7 @@ async def test_the_server_is_found_out(kept: Keeper) -> None:
         assert (can.batches, can.named_logprobs, can.token_ids, can.structured, can.counts, can.samples) == (True,) * 6
         assert can.context == 2048
         assert can.block
-        assert can.thinking == Thinking(switch=True, forced=False), "the template knows `enable_thinking`"
+        assert can.thinking == Thinking("enable_thinking", forced=False), "the template knows `enable_thinking`"
         assert tiny.info.context == 2048
         assert tiny.info.counts_tokens
         assert tiny.info.identity.startswith("vllm:tiny@")
@@ -94,6 +94,26 @@ async def test_an_exam_has_the_same_labels_whichever_way_it_is_asked(kept: Keepe
     for way, replies in found.items():
         assert texts(replies) == texts(batches), way
         assert apart(batches, replies) < CLOSE, way
+
+
+async def test_a_label_after_a_space_counts_too(kept: Keeper) -> None:
+    record = kept.up()
+    (one,) = requests([REVIEWS[0]], choices=LABELS)
+    async with opened(**kept.options()) as tiny:
+        reply = await tiny.model.create(one)
+    said = {
+        "messages": [{"role": turn.role, "content": turn.content} for turn in one.turns],
+        "chat_template_kwargs": {"enable_thinking": False},
+        "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20,
+    }  # fmt: skip
+    _, answer = await asyncio.to_thread(post, record, "/v1/chat/completions", said)
+    top = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    shares = {entry["token"]: math.exp(entry["logprob"]) for entry in top}
+    assert reply.choice_logprobs is not None
+    for label, found in zip(LABELS, reply.choice_logprobs, strict=True):
+        assert found is not None
+        assert shares[f" {label}"] > 0.01, "the model is to be inclined to it"
+        assert math.exp(found) == pytest.approx(shares[label] + shares[f" {label}"], abs=CLOSE)
 
 
 async def test_labels_that_begin_with_the_same_token_are_held_to_on_both_paths(kept: Keeper) -> None:

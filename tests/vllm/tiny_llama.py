@@ -24,9 +24,10 @@ HIDDEN, LAYERS, HEADS = 128, 2, 4  # heads of 32, the smallest that vLLM compute
 CONTEXT = 2048
 ATTENTION = 4.0
 INCLINED = 4.0
+SPACED = 2.0
 RANK = 4
 LABELS = ("positive", "negative", "very")
-"""Words that the model is inclined to begin with, the one or the other."""
+"""Words that the model is inclined to begin with, the one or the other, and after a space as well, but less."""
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -113,9 +114,9 @@ def llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         read = [rendered(tokenizer, line, thinking) for line in TEXT.splitlines() for thinking in (True, False)]
         usual = torch.stack([model.model(ids).last_hidden_state[0, -1] for ids in read]).mean(0)
         likeliest = (model.lm_head.weight @ usual).max()
-        for label in LABELS:
+        for label, less in [(label, 0.0) for label in LABELS] + [(f" {label}", SPACED) for label in LABELS]:
             row = model.lm_head.weight[tokenizer.encode(label, add_special_tokens=False)[0]]
-            row += (likeliest + INCLINED - row @ usual) * usual / (usual @ usual)
+            row += (likeliest + INCLINED - less - row @ usual) * usual / (usual @ usual)
     return model
 
 

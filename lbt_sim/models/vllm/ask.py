@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -31,6 +32,7 @@ __all__ = [
     "Shape",
     "Way",
     "body_of",
+    "first_token",
     "most_tokens",
     "read_alone",
     "read_batch",
@@ -52,6 +54,8 @@ THOUGHT = 2048
 _PER_TURN, _PER_PROMPT = 16, 128  # some templates put in a system turn of their own
 _CLOSED = re.compile(r"^(.*)</think>\s*", re.DOTALL)
 _ID = "token_id:"
+_SPACES = "\u0120\u2581\u010a \t\n"
+"""As tokenizers write white space: byte-level ones, SentencePiece, and those that write it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +65,29 @@ class Choices:
     Attributes:
         texts: The choices.
         apart: Whether their first tokens tell them apart.
-        ids: The token that begins each; None where the tokenizer is out of reach.
+        ids: The tokens that begin each, and no other; None where the tokenizer is out of reach.
     """
 
     texts: tuple[str, ...]
     apart: bool
-    ids: tuple[int, ...] | None = None
+    ids: tuple[tuple[int, ...], ...] | None = None
 
     @classmethod
-    def of(cls, texts: tuple[str, ...], ids: Sequence[int | None] | None) -> Choices:
-        """Choices whose first tokens are `ids`; None where the server does not tell."""
+    def of(cls, texts: tuple[str, ...], ids: Sequence[int | None] | None, spaced: Sequence[int | None] = ()) -> Choices:
+        """Choices that begin with the tokens `ids`, and with `spaced` after a space; None where the server tells none.
+
+        A space before a choice changes nothing (`labels.read_choices`). Such a token counts where it begins one choice
+        alone, and only while all of them can be named together.
+        """
         known = [id_ for id_ in ids or () if id_ is not None]
         if len(known) < len(texts):
             return cls(texts, labels.distinct(texts))
-        return cls(texts, len(set(known)) == len(known), tuple(known))
+        uses = Counter([*known, *spaced])
+        others = [() if id_ is None or uses[id_] > 1 else (id_,) for id_ in spaced or [None] * len(known)]
+        if len(known) + sum(map(len, others)) > MOST_NAMED:
+            others = [()] * len(known)
+        every = tuple((id_, *more) for id_, more in zip(known, others, strict=True))
+        return cls(texts, len(set(known)) == len(known), every)
 
 
 def way_of(request: ChatRequest, choices: Choices | None, can: Capabilities) -> Way:
@@ -137,7 +150,8 @@ def body_of(
         rest = {"temperature": 0, "max_tokens": 1, "logprobs": True}
         if choices is not None and choices.ids is not None and can.token_ids:
             rest |= {"return_tokens_as_token_ids": True}
-            rest |= {"logprob_token_ids": choices.ids, "top_logprobs": 1} if can.named_logprobs else {}
+            named = [id_ for ids in choices.ids for id_ in ids]
+            rest |= {"logprob_token_ids": named, "top_logprobs": 1} if can.named_logprobs else {}
         rest.setdefault("top_logprobs", TOP)
     else:
         rest = _drawn(first, way, choices, can)
@@ -146,7 +160,7 @@ def body_of(
         if shape == "samples":
             rest["n"] = len(requests)
     if can.thinking.switch and (first.choices or not thinking):
-        rest["chat_template_kwargs"] = {"enable_thinking": False}
+        rest["chat_template_kwargs"] = {can.thinking.switch: False}
     if salt is not None:
         rest["cache_salt"] = salt
     messages = b",".join(b"[" + one + b"]" for one in written) if shape == "batch" else written[0]
@@ -273,12 +287,13 @@ def _read(
 
 
 def _found(top: Sequence[tuple[str, float]], choices: Choices, can: Capabilities) -> tuple[float | None, ...] | None:
-    """The log-probability of each choice's first token, None for those that the server did not tell."""
+    """The log-probability of each choice's first tokens, None for those that the server did not tell."""
     if choices.ids is None or not can.token_ids:
         return labels.read_choices(top, choices.texts)
     # No probability is above 1, whatever a server says.
     told = {token: min(value, 0.0) for token, value in top if not math.isnan(value)}
-    found = tuple(told.get(f"{_ID}{id_}") for id_ in choices.ids)
+    values = [[told[name] for id_ in ids if (name := f"{_ID}{id_}") in told] for ids in choices.ids]
+    found = tuple(labels.total(some) if some else None for some in values)
     return None if all(value is None for value in found) else found
 
 
@@ -291,6 +306,21 @@ def _after_thought(reply: Reply) -> Reply:
     if reply.finish == "length":  # cut off while it was thinking: nothing was said
         return replace(reply, text="", reasoning=reply.text.strip())
     return reply
+
+
+def first_token(told: Any, text: str) -> int | None:
+    """The token that begins `text`, as `/tokenize` tells with `return_token_strs`; None where it does not.
+
+    Nor is there one where `text` begins with a space that is a token of its own: it begins everything else, too.
+    """
+    tokens, strings = (told.get(key) if isinstance(told, Mapping) else None for key in ("tokens", "token_strs"))
+    if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], int):
+        return None
+    if text.startswith(" "):
+        string = strings[0] if isinstance(strings, list) and strings else None
+        if not isinstance(string, str) or not string.strip(_SPACES):
+            return None
+    return tokens[0]
 
 
 def _counted(data: Any) -> Reply:

@@ -20,6 +20,9 @@ Post = Callable[[str, Mapping[str, Any] | None], Awaitable[Any]]
 """One attempt: (path below the root, body or None for GET) -> JSON, of `/metrics` its text. Raises `Failure`."""
 
 _HELLO = [{"role": "user", "content": "Hello"}]
+_SWITCHES = ("enable_thinking", "thinking")
+"""Keywords of chat templates: Qwen's and most others', and that of DeepSeek and Granite. What a template does without
+being told is left as it is: where it thinks only when told to, there is nothing to switch off."""
 _TAIL = 8
 """Tokens at a rendered prompt's end in which a template may open a thought."""
 
@@ -29,11 +32,11 @@ class Thinking:
     """Whether the model's chat template lets it think, and whether that can be switched off.
 
     Attributes:
-        switch: The template knows `enable_thinking`.
+        switch: The template's keyword that keeps the model from thinking when it is false; '' without one.
         forced: The rendered prompt ends inside a thought that cannot be switched off.
     """
 
-    switch: bool = False
+    switch: str = ""
     forced: bool = False
 
 
@@ -82,7 +85,8 @@ class Capabilities:
         return Capabilities(
             **both | {"version": ", ".join(versions), "context": min(contexts, default=None), "block": self.block},
             thinking=Thinking(
-                self.thinking.switch and other.thinking.switch, self.thinking.forced or other.thinking.forced
+                self.thinking.switch if self.thinking.switch == other.thinking.switch else "",
+                self.thinking.forced or other.thinking.forced,
             ),
         )
 
@@ -170,10 +174,17 @@ async def _rendered(post: Post, model: str, kwargs: Mapping[str, Any]) -> list[s
 async def _thinking(post: Post, model: str, rendered: list[str] | None) -> Thinking:
     if rendered is None:
         return Thinking()
-    off = await _rendered(post, model, {"enable_thinking": False})
-    switch = off is not None and off != rendered
-    tail = "".join((off if off is not None and switch else rendered)[-_TAIL:])
-    return Thinking(switch, "<think>" in tail and "</think>" not in tail.rpartition("<think>")[2])
+    for switch in _SWITCHES:
+        off = await _rendered(post, model, {switch: False})
+        if off is not None and off != rendered:
+            return Thinking(switch, _opens(off))
+    return Thinking("", _opens(rendered))
+
+
+def _opens(rendered: list[str]) -> bool:
+    """Whether a rendered prompt ends inside a thought."""
+    tail = "".join(rendered[-_TAIL:])
+    return "<think>" in tail and "</think>" not in tail.rpartition("<think>")[2]
 
 
 async def _shares(post: Post, said: Mapping[str, Any], block: int, context: int | None) -> bool | None:

@@ -290,13 +290,13 @@ class VllmModel:
     async def _first_tokens(self, transport: Transport, choices: tuple[str, ...]) -> Choices:
         if not self._can.counts:
             return Choices.of(choices, None)
-        return Choices.of(choices, [await self._first_token(transport, choice) for choice in choices])
+        plain = [await self._first_token(transport, choice) for choice in choices]
+        spaced = [await self._first_token(transport, f" {choice}") for choice in choices]
+        return Choices.of(choices, plain, spaced)
 
     async def _first_token(self, transport: Transport, text: str) -> int | None:
-        body = json.dumps({"prompt": completions.clean(text), "add_special_tokens": False}).encode()[1:]
-        told = await transport.post(TOKENIZE, body, b"")
-        tokens = told.get("tokens") if isinstance(told, Mapping) else None
-        return tokens[0] if isinstance(tokens, list) and tokens and isinstance(tokens[0], int) else None
+        said = {"prompt": completions.clean(text), "add_special_tokens": False, "return_token_strs": True}
+        return ask.first_token(await transport.post(TOKENIZE, json.dumps(said).encode()[1:], b""), text)
 
     async def _too_long(self, transport: Transport, request: ChatRequest) -> Reply | None:
         """A failed reply where prompt and reply do not fit into the model's context; nothing is sent then.

@@ -73,9 +73,10 @@ def test_a_model_that_cannot_but_think_is_read_from_its_text(ask: Ask) -> None:
     assert (reply.text, reply.reasoning, reply.finish) == ("", "It is go", "length")
 
 
-def test_labels_are_never_thought_about_where_that_can_be_switched_off(ask: Ask) -> None:
-    can = replace(ALL, thinking=Thinking(switch=True))
-    off = {"enable_thinking": False}
+@pytest.mark.parametrize("switch", ["enable_thinking", "thinking"])
+def test_labels_are_never_thought_about_where_that_can_be_switched_off(ask: Ask, switch: str) -> None:
+    can = replace(ALL, thinking=Thinking(switch))
+    off = {switch: False}
     for way in ("look", "constrain", "count"):
         assert body([ask(choices=LABELS)], way, Choices.of(LABELS, [1, 2]), can=can)["chat_template_kwargs"] == off
     assert "chat_template_kwargs" not in body([ask()], "text", can=can)
@@ -134,6 +135,64 @@ def test_log_probabilities_belong_to_the_tokens_by_their_ids(ask: Ask) -> None:
     half = read_alone({"choices": [choice(0, **ids(_11=-3.0))]}, ask(choices=LABELS), "look", labels, ALL)
     assert half is not None
     assert half.choice_logprobs == (-3.0, None)
+
+
+def test_a_space_before_a_choice_changes_nothing(ask: Ask) -> None:
+    labels = Choices.of(LABELS, [11, 12], [21, 22])
+    sent = body([ask(choices=LABELS)], "look", labels)
+    assert (sent["logprob_token_ids"], sent["top_logprobs"]) == ([11, 21, 12, 22], 1)
+    by_id = ids(_11=math.log(0.2), _12=math.log(0.3), _21=math.log(0.25), _9=-0.1)
+    by_text = {"positive": math.log(0.2), "negative": math.log(0.3), " positive": math.log(0.25)}
+    for can, top in (
+        (ALL, by_id),
+        (replace(ALL, named_logprobs=False), by_id),
+        (replace(ALL, token_ids=False), by_text),
+    ):
+        reply = read_alone({"choices": [choice(0, **top)]}, ask(choices=LABELS), "look", labels, can)
+        assert reply is not None
+        assert reply.text == "positive"
+        assert reply.choice_logprobs == pytest.approx((math.log(0.45), math.log(0.3)))
+
+
+def test_a_token_that_begins_several_choices_tells_of_none() -> None:
+    three = ("positive", "possible", "no")
+    shared = Choices.of(three, [1, 2, 3], [8, 8, 9])
+    assert (shared.apart, shared.ids) == (True, ((1,), (2,), (3, 9)))
+    crossed = Choices.of(three, [1, 2, 3], [2, 7, 3])  # as another begins, and as it begins itself
+    assert (crossed.apart, crossed.ids) == (True, ((1,), (2, 7), (3,)))
+    assert Choices.of(three, [1, 1, 3], [7, 8, 9]).apart is False
+
+
+def test_spaces_are_left_out_where_there_are_none_or_too_many() -> None:
+    assert Choices.of(LABELS, [1, 2], [None, 8]).ids == ((1,), (2, 8))
+    assert Choices.of(LABELS, [1, 2]).ids == ((1,), (2,))
+    many = tuple(f"label{n}" for n in range(65))
+    assert Choices.of(many[:64], range(64), range(100, 164)).ids == tuple((n, n + 100) for n in range(64))
+    assert Choices.of(many, range(65), range(100, 165)).ids == tuple((n,) for n in range(65))
+
+
+@pytest.mark.parametrize(
+    ("strings", "expected"),
+    [
+        (["\u0120positive"], 5),
+        ([" pos", "itive"], 5),
+        (["\u2581positive"], 5),
+        (["\u0120", "1"], None),
+        (["\u2581", "1"], None),
+        ([" ", "1"], None),
+        (None, None),
+        ([7], None),
+    ],
+)
+def test_a_space_that_is_a_token_of_its_own_begins_no_choice(strings: Any, expected: int | None) -> None:
+    told = {"tokens": [5, 6], "token_strs": strings}
+    assert ask.first_token(told, " positive") == expected
+    assert ask.first_token(told, "positive") == 5
+
+
+@pytest.mark.parametrize("told", [None, [], {}, {"tokens": []}, {"tokens": ["5"]}, {"tokens": 5}])
+def test_a_tokenizer_that_tells_no_token_is_out_of_reach(told: Any) -> None:
+    assert ask.first_token(told, "positive") is None
 
 
 def test_a_batch_is_read_by_its_indices_and_its_tokens_add_up(ask: Ask) -> None:

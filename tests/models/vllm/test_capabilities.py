@@ -57,11 +57,13 @@ async def test_all_that_a_server_can_is_found() -> None:
         # Without the tokenizer nobody knows the tokens that could be named.
         ("--no-tokenize", {"counts": False, "named_logprobs": False}),
         ("--share-in-flight", {"shares_in_flight": True}),
-        ("--thinking", {"thinking": Thinking(switch=True)}),
+        ("--thinking", {"thinking": Thinking("enable_thinking")}),
+        ("--thinking --thinking-switch thinking", {"thinking": Thinking("thinking")}),
+        ("--thinking --thinking-switch reasoning_effort", {"thinking": Thinking()}),
     ],
 )
 async def test_what_a_server_lacks_is_found_and_nothing_else(flag: str, lacking: dict[str, Any]) -> None:
-    assert await found(flag) == replace(await found(), **lacking)
+    assert await found(*flag.split()) == replace(await found(), **lacking)
 
 
 async def test_a_short_context_is_not_filled_to_find_out_about_the_cache() -> None:
@@ -86,7 +88,42 @@ async def test_a_template_that_opens_a_thought_for_good_is_seen() -> None:
                 told["token_strs"] += ["<think>", "\n"]
             return told
 
-        assert (await probe(post, "tiny")).thinking == Thinking(switch=False, forced=True)
+        assert (await probe(post, "tiny")).thinking == Thinking("", forced=True)
+
+
+@pytest.mark.parametrize("closes", [True, False])
+async def test_a_thought_that_the_switch_closes_is_not_forced(closes: bool) -> None:
+    async with here() as stub, aiohttp.ClientSession() as session:
+        ask = asking(stub, session)
+
+        async def post(path: str, body: Mapping[str, Any] | None) -> Any:
+            told = await ask(path, body)
+            if path == "/tokenize" and body is not None and "messages" in body:
+                off = body.get("chat_template_kwargs") == {"thinking": False}
+                told["token_strs"] += ["<think>", "\n", *(["brief" if not closes else "</think>"] if off else [])]
+            return told
+
+        assert (await probe(post, "tiny")).thinking == Thinking("thinking", forced=not closes)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (Thinking("thinking"), Thinking("thinking"), Thinking("thinking")),
+        (Thinking("thinking"), Thinking("enable_thinking"), Thinking()),
+        (Thinking("thinking"), Thinking(), Thinking()),
+        (Thinking("thinking", forced=True), Thinking("thinking"), Thinking("thinking", forced=True)),
+    ],
+)
+def test_replicas_share_a_switch_that_both_know(one: Thinking, other: Thinking, both: Thinking) -> None:
+    assert Capabilities(thinking=one).shared_with(Capabilities(thinking=other)).thinking == both
+    assert Capabilities(thinking=other).shared_with(Capabilities(thinking=one)).thinking == both
+
+
+def test_what_a_server_can_is_written_as_json() -> None:
+    can = Capabilities(version="0.32.0", context=4096, thinking=Thinking("thinking"))
+    assert json.loads(json.dumps(can.as_data())) == can.as_data()
+    assert can.as_data()["thinking"] == {"switch": "thinking", "forced": False}
 
 
 async def test_a_server_that_goes_away_meanwhile_is_no_server_that_can_nothing() -> None:

@@ -209,7 +209,7 @@ async def test_the_tokenizer_is_asked_once_for_each_label(start: Start, connect:
     stub = await start()
     model = await connect(stub)
     await asyncio.gather(*(all_of(model, exam(ask, 5)) for _ in range(3)))
-    assert [body["prompt"] for body in stub.posts(TOKENIZE)] == list(LABELS)
+    assert [body["prompt"] for body in stub.posts(TOKENIZE)] == [*LABELS, *(f" {label}" for label in LABELS)]
 
 
 async def test_labels_are_drawn_by_the_seed_of_the_request(start: Start, connect: Connect, ask: Ask) -> None:

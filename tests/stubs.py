@@ -1,4 +1,4 @@
-"""Stand-ins for vLLM servers (`benchmarks/stub_vllm.py`): on a test's own event loop, or as processes."""
+"""Stand-ins for vLLM servers (`benchmarks/stub_vllm/`): on a test's own event loop, or as processes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CHAT, BATCH, TOKENIZE = "/v1/chat/completions", "/v1/chat/completions/batch", "/
 
 @cache
 def module() -> ModuleType:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("stub_vllm_of_tests", SCRIPT)
+    """What the script runs, as a module."""
+    spec = importlib.util.spec_from_file_location("stub_vllm_of_tests", SCRIPT.with_suffix("") / "__init__.py")
     assert spec is not None
     assert spec.loader is not None
     found = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = found  # dataclasses look their module up
+    sys.modules[spec.name] = found  # its parts find each other by it
     spec.loader.exec_module(found)
     return found
 

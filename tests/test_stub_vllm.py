@@ -19,21 +19,20 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from stubs import SCRIPT, module
 
 from lbt_sim.ledger_file import LEDGER_FILE
 from lbt_sim.models.vllm.metrics import block_size, read_metrics
 from lbt_sim.parsing import parse_exemplars
 from tests.commands import lbt_sim
-from tests.test_benchmarks import load
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "stub_vllm.py"
 CHAT, BATCH = "/v1/chat/completions", "/v1/chat/completions/batch"
 Chat = list[dict[str, str]]
 
 
 @pytest.fixture(scope="module")
 def stub() -> ModuleType:
-    return load("stub_vllm")
+    return module()
 
 
 class Client:

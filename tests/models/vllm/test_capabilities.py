@@ -140,7 +140,7 @@ async def test_a_server_that_goes_away_meanwhile_is_no_server_that_can_nothing()
 
 
 def test_replicas_are_asked_for_what_all_of_them_can() -> None:
-    able = Capabilities("0.32.0", 4096, True, True, True, True, True, True, True, 16, Thinking(switch=True))
+    able = Capabilities("0.32.0", 4096, True, True, True, True, True, True, True, 16, Thinking("enable_thinking"))
     less = replace(able, version="0.31.0", context=2048, batches=False, shares_in_flight=None, thinking=Thinking())
     both = able.shared_with(less)
     assert both == less.shared_with(able)

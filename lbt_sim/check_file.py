@@ -9,10 +9,11 @@ from pathlib import Path
 from lbt_sim.classroom import ROLES
 from lbt_sim.classroom.example import example_classroom
 from lbt_sim.errors import InputError, ScenarioError, TemplateError
+from lbt_sim.models.registry import check_model
 from lbt_sim.preview import rehearse
 from lbt_sim.roles.uses import NEEDED, misuses
 from lbt_sim.scenario.files import OwnFile, file_kind, own_file
-from lbt_sim.scenario.load import load_scenario
+from lbt_sim.scenario.load import LoadedScenario, load_scenario
 from lbt_sim.scenario.loaded import classroom_of
 from lbt_sim.scenario.presets import Explained, explain
 from lbt_sim.scenario.schema import AgentFile, PersonaFile
@@ -63,7 +64,9 @@ def check_file(name: str, *, sets: Sequence[str] = (), data: Sequence[Path] = ()
 
 def _scenario(name: str, sets: Sequence[str], data: Sequence[Path]) -> Checked:
     loaded = load_scenario(name, sets=sets, data=data)
-    prepared = rehearse(prepare(loaded))
+    prepared = prepare(loaded)
+    _check_servers(loaded)
+    prepared = rehearse(prepared)
     task, people = prepared.task, ", ".join(seat.name for seat in prepared.seats)
     size = f"{len(task.train)} train, {len(task.held_out)} held out"
     filled = {f"task.{key}": getattr(task, key) for key in ("instruction", "labels", "positive", "grader")}
@@ -75,6 +78,23 @@ def _scenario(name: str, sets: Sequence[str], data: Sequence[Path]) -> Checked:
     ]
     notes = [f"note: {notice}" for notice in task.notices]
     return Checked("scenario", [f"task {task.name}: {size}; in the room: {people}", *notes], values)
+
+
+def _check_servers(loaded: LoadedScenario) -> None:
+    """What servers would not start with and can be seen without any."""
+    specs = {name: spec for name, spec in loaded.file.models.items() if spec.engine == "vllm"}
+    if not specs:
+        return
+    from lbt_sim.models.vllm.check import mistakes
+    from lbt_sim.models.vllm.spec import VllmSpec
+
+    checked = {name: check_model(name, spec, loaded.place(f"models.{name}")) for name, spec in specs.items()}
+    found = list(mistakes({name: spec for name, spec in checked.items() if isinstance(spec, VllmSpec)}))
+    for mistake in found:
+        if mistake.where is not None and mistake.where.key:
+            mistake.where = loaded.place(mistake.where.key)
+    if found:
+        raise as_one(found)
 
 
 def _classroom(own: OwnFile) -> Checked:

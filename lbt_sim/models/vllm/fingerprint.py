@@ -18,7 +18,13 @@ from typing import Any, BinaryIO
 
 from lbt_sim.errors import ModelUnavailable
 
-__all__ = ["Contents", "read_folder", "read_json"]
+__all__ = ["FLOATS", "PATTERNS", "Contents", "read_folder", "read_json"]
+
+PATTERNS = ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt")
+"""The files of weights in a folder, the first that there are; vLLM looks for them in the same order."""
+
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""Types of safetensors that are loaded with the type that is asked for -> bytes of a number."""
 
 _SMALL = 64 << 20
 """Bytes. A tokenizer of a large vocabulary has 30 MB."""
@@ -28,7 +34,6 @@ _HEADER = 256 << 20
 _TEXTS = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
 """Endings of the small files that decide what is answered: code too, since some models bring theirs."""
 _LEFT_OUT = ("training_args", "trainer_state", "README")
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ def read_folder(folder: Path, patterns: Sequence[str]) -> Contents:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     stored = floats = rest = 0
+    loaded = _loaded(folder)
     for path in weights:
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
@@ -75,7 +81,7 @@ def read_folder(folder: Path, patterns: Sequence[str]) -> Contents:
             if path.suffix == ".safetensors":
                 header, tensors = _header(file, path, size)
                 digest.update(header)
-                for tensor in tensors:
+                for tensor in tensors if not loaded or path.name in loaded else ():
                     floats += tensor.count if tensor.floating else 0
                     rest += 0 if tensor.floating else tensor.end - tensor.begin
                 places = [(max(t.begin, (t.begin + t.end - _MIDDLE) // 2), t.end) for t in tensors]
@@ -132,6 +138,13 @@ def _weights(folder: Path, patterns: Sequence[str]) -> list[Path]:
     return found
 
 
+def _loaded(folder: Path) -> set[str]:
+    """The files that the index names: beside these a folder may hold the same weights in another maker's files."""
+    index = folder / "model.safetensors.index.json"
+    named = read_json(index).get("weight_map") if index.is_file() else None
+    return set(map(str, named.values())) if isinstance(named, dict) else set()
+
+
 @dataclass(frozen=True, slots=True)
 class _Tensor:
     begin: int
@@ -162,5 +175,5 @@ def _tensors(entries: Mapping[str, Any], start: int) -> Iterator[_Tensor]:
         if name == "__metadata__":
             continue
         begin, end = (start + int(offset) for offset in entry["data_offsets"])
-        width = _SIZES.get(entry["dtype"])
+        width = FLOATS.get(entry["dtype"])
         yield _Tensor(begin, end, width is not None, (end - begin) // width if width else 0)

@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lbt_sim.errors import ModelUnavailable, Place
 
-__all__ = ["Gpu", "Holder", "Memory", "gpus", "memory", "numbered", "told"]
+__all__ = ["Gpu", "Holder", "Memory", "check_visible", "gpus", "memory", "numbered", "told"]
 
 SECONDS = 20.0
 """A driver that has not answered by then is stuck; a machine with many GPUs and no persistence takes several."""
@@ -92,6 +93,30 @@ def gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     every = _every(program)
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     return every if chosen is None or not every else _visible(every, chosen)
+
+
+def check_visible(environment: Mapping[str, str] = os.environ) -> None:
+    """Whether `CUDA_VISIBLE_DEVICES` names GPUs: of this machine, if it has any.
+
+    Raises:
+        ModelUnavailable: It names something else.
+    """
+    chosen = environment.get("CUDA_VISIBLE_DEVICES", "")
+    program = shutil.which("nvidia-smi", path=environment.get("PATH"))
+    every: list[Gpu] = []
+    with suppress(ModelUnavailable):  # a driver that does not answer is told when GPUs are wanted
+        every = _every(program) if program else []
+    if every:
+        _visible(every, chosen)
+        return
+    for word in map(str.strip, chosen.split(",")):
+        if word in _NONE:
+            return
+        if not word.isdecimal() and not word.startswith(("GPU-", "MIG-")):
+            raise ModelUnavailable(
+                f"CUDA_VISIBLE_DEVICES={chosen} names {word!r}, which is no GPU",
+                remedy="Set it to numbers of GPUs as `nvidia-smi` gives them, or unset it.",
+            )
 
 
 def numbered(numbers: Sequence[int], there: Sequence[Gpu], where: Place | None = None) -> list[Gpu]:
@@ -183,13 +208,17 @@ def _mib(cell: str) -> int | None:
     return int(number) if number.isdigit() else None
 
 
+_NONE = ("", "-1", "NoDevFiles", "none", "void")
+"""Words of `CUDA_VISIBLE_DEVICES` that are no GPU: CUDA ignores whatever comes after."""
+
+
 def _visible(every: Sequence[Gpu], chosen: str) -> list[Gpu]:
     """As CUDA reads `CUDA_VISIBLE_DEVICES`, but that what is not there is an error and not the end of the list."""
     found: list[Gpu] = []
     for item in chosen.split(","):
         word = item.strip()
-        if word in ("", "-1", "NoDevFiles", "none", "void"):
-            break  # CUDA ignores whatever comes after
+        if word in _NONE:
+            break
         if word.startswith("MIG"):
             raise ModelUnavailable(
                 f"CUDA_VISIBLE_DEVICES={chosen} names a MIG instance, which lbt-sim cannot use",

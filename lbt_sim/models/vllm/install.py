@@ -9,9 +9,10 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lbt_sim.errors import ModelUnavailable, Place
 from lbt_sim.models.vllm.spec import VllmSpec
@@ -21,11 +22,13 @@ __all__ = [
     "VARIABLE",
     "Installation",
     "Problem",
+    "check",
     "default_environment",
     "find",
     "how_to_install",
     "installations",
     "learn",
+    "run",
     "serve_argv",
 ]
 
@@ -171,6 +174,23 @@ def find(spec: VllmSpec, where: Place | None = None) -> Installation:
     )
 
 
+def check(spec: VllmSpec, where: Place) -> None:
+    """Whether the interpreter or command that a scenario names can be started; what it holds is not asked.
+
+    Args:
+        spec: The model's options.
+        where: Their place, for messages.
+
+    Raises:
+        ModelUnavailable: It cannot.
+    """
+    if spec.command is not None:
+        _of_command(spec.command, where)
+    elif spec.python is not None and (wrong := _not_a_program(_path(spec.python))):
+        problem = Problem("the scenario's `python`", wrong, explicit=True)
+        raise _unusable(problem, Place(where.file, where.line, f"{where.key}.python"))
+
+
 def installations() -> list[Installation | Problem]:
     """Every place that is looked at, in order: the first `Installation` is the one that is taken."""
     return _distinct([look() for look in _places()])
@@ -208,8 +228,8 @@ def learn(python: Path, source: str, *, explicit: bool = False) -> Installation 
     def problem(what: str) -> Problem:
         return Problem(source, what, explicit)
 
-    if not python.is_file() or not os.access(python, os.X_OK):
-        return problem(f"{python} is not there" if not python.exists() else f"{python} cannot be executed")
+    if wrong := _not_a_program(python):
+        return problem(wrong)
     code = _PROBE.replace("{names}", repr(DISTRIBUTIONS)).replace("{helpers}", repr(HELPERS))
     try:
         done = subprocess.run(  # noqa: S603 - an interpreter that the user named or installed; our own code
@@ -231,6 +251,28 @@ def learn(python: Path, source: str, *, explicit: bool = False) -> Installation 
     if not torch:
         return problem(f"{python} has {found} {version}, but no torch")
     return Installation(str(python), source, found, version, torch, device, python_version, missing)
+
+
+def run(argv: list[str], environment: Mapping[str, str], seconds: float | None) -> dict[str, Any]:
+    """Runs a script with a vLLM's interpreter: the JSON object in its last line, or under `error` what it said."""
+    try:
+        done = subprocess.run(  # noqa: S603 - vLLM's own interpreter and our own code
+            argv, capture_output=True, env=dict(environment), timeout=seconds, check=False, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {seconds:g} s"}
+    except OSError as error:
+        return {"error": f"{argv[0]}: {error.strerror or error}"}
+    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    try:
+        told = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        told = None
+    if isinstance(told, dict):
+        return told
+    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    ended = f"ended by signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
+    return {"error": f"{ended}: {said[-1][:300]}" if said else ended}
 
 
 # --- the places --------------------------------------------------------------------------------------------
@@ -296,6 +338,13 @@ def _path(text: str) -> Path:
 
 def _which(text: str) -> str:
     return shutil.which(text) or text
+
+
+def _not_a_program(path: Path) -> str:
+    """What keeps a file from being started, '' where nothing does."""
+    if path.is_file() and os.access(path, os.X_OK):
+        return ""
+    return f"{path} cannot be executed" if path.exists() else f"{path} is not there"
 
 
 def _unusable(problem: Problem, where: Place | None) -> ModelUnavailable:

@@ -148,7 +148,11 @@ class VllmSpec(Spec):
         if self.urls:
             given = sorted(set(_SERVER_KEYS) & self.model_fields_set - {"model", "revision"})
             if given:
-                raise ValueError(f"`{given[0]}` is for servers that lbt-sim starts, and `urls` names running ones")
+                names, one = ", ".join(f"`{key}`" for key in given), len(given) == 1
+                raise ValueError(
+                    f"{names} {'is' if one else 'are'} for servers that lbt-sim starts, and `urls` names running ones: "
+                    f"leave out either {'it' if one else 'these'} or `urls`"
+                )
         elif self.api_key_env is not None:
             raise ValueError("`api_key_env` goes with `urls`")
         if isinstance(self.gpus, list) and self.device == "cpu":

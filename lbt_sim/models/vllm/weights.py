@@ -8,45 +8,29 @@ what vLLM computes with.
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import filelock
 
-from lbt_sim.errors import ModelUnavailable, nearest
-from lbt_sim.models.vllm.fingerprint import Contents, read_folder, read_json
-from lbt_sim.models.vllm.install import Installation, installations
+from lbt_sim.errors import ModelUnavailable
+from lbt_sim.models.vllm import hub
+from lbt_sim.models.vllm.fingerprint import PATTERNS, Contents, read_folder, read_json
+from lbt_sim.models.vllm.hub import meant
+from lbt_sim.models.vllm.install import Installation, installations, run
 from lbt_sim.models.vllm.spec import VllmSpec
 from lbt_sim.models.weights import KNOWN, cache_dir, locate, sha256_of
 
-__all__ = ["Weights", "find"]
+__all__ = ["Weights", "check", "find"]
 
-PATTERNS = ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt")
-"""The files of weights in a folder, the first that there are; vLLM looks for them in the same order."""
-
-HUB_SECONDS = 30.0
 LOCK_SECONDS = 7200.0
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
-_ASK_HUB = """
-import json, sys
-try:
-    from huggingface_hub import HfApi
-    print(json.dumps({"commit": HfApi().model_info(sys.argv[1], revision=sys.argv[2] or None).sha}))
-except Exception as error:
-    print(json.dumps({"kind": type(error).__name__, "error": str(error)[:500]}))
-"""
-"""Asked with vLLM's own interpreter, so that its settings, mirror and token are those that the server will use."""
 
 Tell = Callable[[str], None]
 
@@ -61,7 +45,7 @@ class Weights:
         detail: For the manifest.
         revision: For `--revision`, None for folders.
         local: Whether everything is in a folder of this machine, so that nothing need be fetched.
-        contents: What the folder holds, None for a Hugging Face id.
+        contents: What the files hold; None where that is not known, as it may be of a Hugging Face id.
     """
 
     argument: str
@@ -84,7 +68,6 @@ def find(spec: VllmSpec, installation: Installation, tell: Tell) -> Weights:
         ModelUnavailable: They are not there, are damaged, or cannot be written out.
     """
     model = spec.model
-    path = Path(model).expanduser()
     if model in KNOWN:
         found = locate(model)
         if found is None:
@@ -92,22 +75,44 @@ def find(spec: VllmSpec, installation: Installation, tell: Tell) -> Weights:
                 f"the model {model!r} has not been fetched yet", remedy=f"Run `lbt-sim models pull {model}`."
             )
         return _of_gguf(model, found, spec, installation, tell)
-    if model.endswith(".gguf") or path.is_file():
+    path = Path(model).expanduser()
+    if _is_gguf(path):
         return _of_gguf(path.name, path.absolute(), spec, installation, tell)
     if path.is_dir():
         return _of_folder(path.absolute(), spec)
     if _HUB_ID.fullmatch(model):
         return _of_hub(spec, installation)
-    raise ModelUnavailable(
-        f"there is no folder {path}" + _meant(model),
+    raise _nowhere(model)
+
+
+def check(spec: VllmSpec) -> None:
+    """What can be said of a scenario's model without any vLLM: nobody is asked, and nothing is written out.
+
+    Raises:
+        ModelUnavailable: There is no such file or folder, or it is no model.
+    """
+    path = Path(spec.model).expanduser()
+    if spec.model in KNOWN:
+        _no_revision(spec, spec.model)
+    elif _is_gguf(path):
+        _no_revision(spec, path.name)
+        _check_magic(path.name, path.absolute())
+    elif path.is_dir():
+        _of_folder(path.absolute(), spec)
+    elif not _HUB_ID.fullmatch(spec.model):
+        raise _nowhere(spec.model)
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.name.endswith(".gguf") or path.is_file()
+
+
+def _nowhere(model: str) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"there is no folder {Path(model).expanduser()}" + meant(model),
         valid=tuple(sorted(KNOWN)),
         remedy="Name a folder with a config.json, a GGUF file, a Hugging Face id (`org/name`), or a known model.",
     )
-
-
-def _meant(model: str) -> str:
-    near = nearest(model, KNOWN)
-    return f"; did you mean {near!r}?" if near else ""
 
 
 # --- folders -----------------------------------------------------------------------------------------------
@@ -145,62 +150,26 @@ def _folder(folder: Path, name: str, digest: str) -> Weights:
 def _of_hub(spec: VllmSpec, installation: Installation) -> Weights:
     environment = {**os.environ, **spec.environment}
     wanted = spec.revision or "main"
-    commit = wanted if _COMMIT.fullmatch(wanted) else _cached_commit(spec.model, wanted, environment)
+    cache = hub.cache_of(spec.model, environment)
+    commit = wanted if hub.COMMIT.fullmatch(wanted) else hub.cached_commit(cache, wanted)
     source = "given" if commit == wanted else "this machine's cache"
-    if commit is None and installation.python and "VLLM_USE_MODELSCOPE" not in environment:
-        commit, source = _asked_commit(spec, installation.python, environment), "the hub"
+    contents = hub.cached_contents(cache, commit) if commit else None
+    if contents is None and installation.python and "VLLM_USE_MODELSCOPE" not in environment:
+        told = hub.ask(spec.model, commit or spec.revision, installation.python, environment)
+        if commit is None:
+            commit, source = hub.asked_commit(spec, told), "the hub"
+            contents = hub.cached_contents(cache, commit)
+        contents = contents or hub.asked_contents(told)
     revision = commit or spec.revision
     detail = {"hub": spec.model, "revision": wanted, "commit": commit, "commit_from": source if commit else None}
-    return Weights(spec.model, f"{spec.model}@{revision or 'main'}", detail, revision=revision)
-
-
-def _cached_commit(model: str, revision: str, environment: Mapping[str, str]) -> str | None:
-    """The commit that the hub's cache on this machine has for a branch or tag."""
-    home = environment.get("HF_HOME") or str(Path(environment.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    hub = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE") or str(Path(home) / "hub")
-    note = Path(hub).expanduser() / ("models--" + model.replace("/", "--")) / "refs" / revision
-    try:
-        commit = note.read_text("utf-8").strip()
-    except (OSError, ValueError):
-        return None
-    return commit if _COMMIT.fullmatch(commit) else None
-
-
-def _asked_commit(spec: VllmSpec, python: str, environment: Mapping[str, str]) -> str:
-    """The commit that the hub has now.
-
-    Raises:
-        ModelUnavailable: The hub does not have it, does not give it, or cannot be reached; nor is it cached.
-    """
-    told = _run([python, "-I", "-c", _ASK_HUB, spec.model, spec.revision or ""], environment, HUB_SECONDS)
-    commit = told.get("commit")
-    if isinstance(commit, str) and commit:
-        return commit
-    kind, said = str(told.get("kind", "")), str(told.get("error", "no answer")).splitlines()
-    first = said[0] if said else kind
-    if kind == "GatedRepoError":
-        remedy = "Accept its licence on the hub, and set HF_TOKEN."
-        raise ModelUnavailable(f"{spec.model} is given out by the hub only to those who asked for it", remedy=remedy)
-    if kind in ("RepositoryNotFoundError", "HFValidationError", "RevisionNotFoundError"):
-        what = f"revision {spec.revision!r} of {spec.model}" if kind.startswith("Revision") else repr(spec.model)
-        raise ModelUnavailable(
-            f"the Hugging Face hub has no {what}" + _meant(spec.model),
-            valid=tuple(sorted(KNOWN)),
-            remedy="Correct it; a private model needs HF_TOKEN. A folder of this machine is named with its path.",
-        )
-    raise ModelUnavailable(
-        f"{spec.model} is not in this machine's cache, and the Hugging Face hub cannot be asked: {first[:200]}"
-        + ("" if "/" in spec.model else _meant(spec.model)),
-        remedy="Check the network (HF_ENDPOINT: a mirror; HF_HUB_OFFLINE: switched off), or name a local folder.",
-    )
+    return Weights(spec.model, f"{spec.model}@{revision or 'main'}", detail, revision=revision, contents=contents)
 
 
 # --- GGUF --------------------------------------------------------------------------------------------------
 
 
 def _of_gguf(name: str, path: Path, spec: VllmSpec, installation: Installation, tell: Tell) -> Weights:
-    if spec.revision is not None:
-        raise ModelUnavailable(f"{name} is a file, which has no revisions", remedy="Leave `revision` out.")
+    _no_revision(spec, name)
     digest = _checked(name, path)
     dtype = "float32" if spec.dtype == "auto" else spec.dtype
     folder = cache_dir() / "huggingface" / f"{path.stem}-{digest[:12]}-{dtype}"
@@ -216,21 +185,38 @@ def _of_gguf(name: str, path: Path, spec: VllmSpec, installation: Installation, 
     )
 
 
-def _checked(name: str, path: Path) -> str:
-    """The file's SHA-256."""
-    again = f"Run `lbt-sim models pull {name}`." if name in KNOWN else "Fetch the file again."
+def _no_revision(spec: VllmSpec, name: str) -> None:
+    if spec.revision is not None:
+        raise ModelUnavailable(f"{name} is a file, which has no revisions", remedy="Leave `revision` out.")
+
+
+def _check_magic(name: str, path: Path) -> None:
     try:
         with path.open("rb") as file:
             magic = file.read(4)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if magic != b"GGUF":
+        raise ModelUnavailable(f"{path} is not a GGUF file", remedy=_again(name))
+
+
+def _unreadable(path: Path, error: OSError) -> ModelUnavailable:
+    return ModelUnavailable(f"{path} cannot be read: {error.strerror}", remedy="Correct the path, or its permissions.")
+
+
+def _again(name: str) -> str:
+    return f"Run `lbt-sim models pull {name}`." if name in KNOWN else "Fetch the file again."
+
+
+def _checked(name: str, path: Path) -> str:
+    """The file's SHA-256."""
+    _check_magic(name, path)
+    try:
         digest = sha256_of(path)
     except OSError as error:
-        raise ModelUnavailable(
-            f"{path} cannot be read: {error.strerror}", remedy="Correct the path, or its permissions."
-        ) from error
-    if magic != b"GGUF":
-        raise ModelUnavailable(f"{path} is not a GGUF file", remedy=again)
+        raise _unreadable(path, error) from error
     if name in KNOWN and digest != KNOWN[name].sha256:
-        raise ModelUnavailable(f"{path} is damaged: its SHA-256 is not that of {name!r}", remedy=again)
+        raise ModelUnavailable(f"{path} is damaged: its SHA-256 is not that of {name!r}", remedy=_again(name))
     return digest
 
 
@@ -286,7 +272,7 @@ def _without(python: str, names: tuple[str, ...]) -> ModelUnavailable:
 def _convert(python: str, path: Path, folder: Path, dtype: str) -> None:
     script = Path(__file__).with_name("gguf_to_folder.py")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
-    told = _run([python, "-I", str(script), str(path), str(folder), dtype], environment, None)
+    told = run([python, "-I", str(script), str(path), str(folder), dtype], environment, None)
     if not told and (folder / "config.json").is_file():
         return
     kind, said = told.get("kind", ""), str(told.get("error", "it left nothing behind"))[:400]
@@ -298,23 +284,3 @@ def _convert(python: str, path: Path, folder: Path, dtype: str) -> None:
         "file": "Fetch the file again, or use a Hugging Face folder of the model: not every GGUF file can be read.",
     }.get(str(kind), "Try it again.")
     raise ModelUnavailable(f"{path.name} cannot be written out for vLLM: {said}", remedy=remedy)
-
-
-def _run(argv: list[str], environment: Mapping[str, str], seconds: float | None) -> dict[str, Any]:
-    """Runs a script that writes a JSON object as its last line; what it said where it writes none."""
-    try:
-        done = subprocess.run(  # noqa: S603 - vLLM's own interpreter and our own code
-            argv, capture_output=True, env=dict(environment), timeout=seconds, check=False, stdin=subprocess.DEVNULL
-        )
-    except subprocess.TimeoutExpired:
-        return {"error": f"no answer within {seconds:g} s"}
-    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
-    try:
-        told = json.loads(lines[-1]) if lines else None
-    except ValueError:
-        told = None
-    if isinstance(told, dict):
-        return told
-    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    ended = f"ended by signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
-    return {"error": f"{ended}: {said[-1][:300]}" if said else ended}

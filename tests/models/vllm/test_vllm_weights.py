@@ -3,7 +3,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_machine import adapter_folder, model_folder, script, tensors
@@ -141,6 +145,97 @@ def test_what_the_hub_does_not_give_is_told_before_a_server_starts(tmp_path: Pat
     python = script(tmp_path / "python", f'echo \'{{"kind": "{kind}", "error": "x"}}\'\n')
     with pytest.raises(ModelUnavailable, match=what):
         look("org/name", python, revision="v1")
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    """The folder of a commit in this machine's cache of the hub."""
+    return model_folder(tmp_path / "hf" / "hub" / "models--org--name" / "snapshots" / COMMIT)
+
+
+def size(found: Weights, bytes_each: int = 2) -> int | None:
+    return found.contents.loaded(bytes_each) if found.contents else None
+
+
+def test_what_is_cached_of_the_hub_is_sized_and_nobody_is_asked(snapshot: Path, tmp_path: Path) -> None:
+    tensors(snapshot / "model.safetensors", {"w": [1.0] * 100}, "F16")
+    python = script(tmp_path / "python", f"touch {tmp_path}/asked\n")
+    assert size(look("org/name", python, revision=COMMIT)) == 200
+    assert not (tmp_path / "asked").exists()
+
+
+def test_files_that_an_index_leaves_out_are_not_loaded(snapshot: Path) -> None:
+    tensors(snapshot / "consolidated.safetensors", {"w": [1.0] * 100})
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "model.safetensors"}}))
+    assert size(look("org/name", revision=COMMIT)) == 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("told", "bytes_"),
+    [
+        ({"files": {"model.safetensors": 999}, "numbers": {"F32": 100, "BF16": 20}}, 240),
+        ({"files": {"model.safetensors": 999, "old/a.safetensors": 5}, "numbers": {"I32": 100, "F16": 20}}, 999),
+        ({"files": {"pytorch_model.bin": 700, "x.bin": 5, "config.json": 1}, "numbers": {}}, 700),
+        ({"files": {"a.safetensors": 7, "b.safetensors": 8, "consolidated.safetensors": 15}}, 15),
+        ({"files": {"config.json": 1}}, None),
+        ({}, None),
+    ],
+)
+def test_what_is_not_cached_is_sized_by_what_the_hub_tells(
+    tmp_path: Path, told: dict[str, object], bytes_: int | None
+) -> None:
+    python = script(tmp_path / "python", f"echo '{json.dumps({'commit': COMMIT} | told)}'\n")
+    assert size(look("org/name", python)) == bytes_
+    assert size(look("org/name", python, revision=COMMIT)) == bytes_
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers about one model as the hub does: https://huggingface.co/api/models/org/name/revision/main?blobs=true."""
+
+    def do_GET(self) -> None:
+        files = [{"rfilename": "model.safetensors", "size": 999, "blobId": "x"}, {"rfilename": "README.md"}]
+        said: dict[str, Any] = {"_id": "1", "id": "org/name", "modelId": "org/name", "sha": COMMIT, "siblings": files}
+        said |= {"safetensors": {"parameters": {"BF16": 400}, "total": 400}, "tags": [], "private": False}
+        known = self.path.startswith("/api/models/org/name")
+        self.send_response(200 if known else 404)
+        for header in () if known else (("X-Error-Code", "RepoNotFound"),):
+            self.send_header(*header)
+        self.end_headers()
+        self.wfile.write(json.dumps(said if known else {"error": "Repository not found"}).encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_the_hub_is_asked_as_its_own_library_does() -> None:
+    pytest.importorskip("huggingface_hub")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
+        thread = threading.Thread(target=hub.serve_forever)
+        thread.start()
+        environment = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HUB_OFFLINE": "0"}
+        try:
+            found = look("org/name", sys.executable, environment=environment)
+            with pytest.raises(ModelUnavailable, match="hub has no 'org/other'"):
+                look("org/other", sys.executable, environment=environment)
+        finally:
+            hub.shutdown()
+            thread.join()
+    assert (found.revision, size(found), size(found, 4)) == (COMMIT, 800, 1600)
+
+
+def test_half_of_a_download_is_no_size(snapshot: Path, tmp_path: Path) -> None:
+    index = {"weight_map": {"w": "model.safetensors", "v": "model-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    told = {"commit": "ef" * 20, "files": {"model.safetensors": 9}, "numbers": {"F32": 100}}
+    python = script(tmp_path / "python", f"echo '{json.dumps(told)}'\n")
+    found = look("org/name", python, revision=COMMIT)
+    assert (size(found), found.revision) == (200, COMMIT)
+
+
+@pytest.mark.parametrize("text", ["exit 1", """echo '{"kind": "OfflineModeIsEnabled", "error": "x"}'""", "echo []"])
+def test_a_size_that_nobody_tells_is_no_failure(tmp_path: Path, text: str) -> None:
+    found = look("org/name", script(tmp_path / "python", text + "\n"), revision=COMMIT)
+    assert (found.contents, found.revision) == (None, COMMIT)
 
 
 def test_with_a_command_of_ones_own_the_revision_is_what_the_scenario_says() -> None:

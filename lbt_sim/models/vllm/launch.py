@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Launch"]
 
@@ -20,6 +20,8 @@ class Launch:
         devices: What it computes on: `gpu-<uuid>`, or `cpu`. Servers on the same device start one after the other.
         adapters: Served name -> folder of each LoRA adapter (their flags are in `argv` already).
         detail: For the manifest: versions, GPUs, flags, whatever says what exactly answers.
+        needs: Device -> MiB of its memory that the server takes, where known: `Record.needs`.
+        token: The server's in the records, where its memory is reserved there already; '' where it is not.
     """
 
     name: str
@@ -28,3 +30,5 @@ class Launch:
     devices: tuple[str, ...]
     adapters: Mapping[str, str]
     detail: Mapping[str, object]
+    needs: Mapping[str, int] = field(default_factory=dict)
+    token: str = ""

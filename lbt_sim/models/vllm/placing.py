@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lbt_sim.errors import ModelUnavailable, Place
 from lbt_sim.models.vllm.gpus import Gpu, numbered, told
 
-__all__ = ["Request", "Seating", "place"]
+__all__ = ["Request", "Seating", "check_weights", "place"]
 
 USUAL = 0.9
 """Share of a GPU that servers take together where nothing is said: the rest is for CUDA itself."""
@@ -66,6 +66,45 @@ def place(requests: Sequence[Request], there: Sequence[Gpu]) -> dict[str, list[S
         ]
         for request in requests
     }
+
+
+def check_weights(sizes: Mapping[str, int], seats: Mapping[str, Sequence[Seating]]) -> None:
+    """Whether weights fit into the servers' shares. What a server takes beside them only vLLM knows.
+
+    Args:
+        sizes: Entry -> MiB of its weights, where that is known; a server's GPUs have equal parts of them.
+        seats: Where the servers compute.
+
+    Raises:
+        ModelUnavailable: They do not; with what else is on the GPU.
+    """
+    for name, mib in sizes.items():
+        for seating in seats.get(name, ()):
+            for gpu in seating.gpus:
+                part = math.ceil(mib / len(seating.gpus))
+                if gpu.total_mib is not None and part > seating.share * gpu.total_mib:
+                    raise _too_large(name, part, gpu, seating, seats)
+
+
+def _too_large(
+    name: str, part: int, gpu: Gpu, seating: Seating, seats: Mapping[str, Sequence[Seating]]
+) -> ModelUnavailable:
+    total = gpu.total_mib or 0
+    others = [other for other, there in seats.items() if other != name and any(gpu in one.gpus for one in there)]
+    held = ([f"other servers there are of {', '.join(others)}"] if others else []) + (
+        [f"it is held by {told(gpu.holders)}"] if gpu.holders else []
+    )
+    needed = math.ceil(part / total * 100 + 1) / 100
+    raising = f"raise `memory` above {needed:g}, " if needed < 1.0 else ""
+    return ModelUnavailable(
+        f"the weights of {name} take {part:,} MiB of GPU {gpu.number} ({gpu.name}), and its server is to take "
+        f"{seating.share * total:,.0f} of {total:,} MiB" + "".join(f"; {one}" for one in held),
+        where=Place(key=f"models.{name}.memory"),
+        remedy=raising[:1].upper()
+        + raising[1:]
+        + ("spread" if raising else "Spread")
+        + " the model over more GPUs with `tensor_parallel`, or use a smaller one.",
+    )
 
 
 Dealt = Mapping[str, Sequence[tuple[Gpu, ...]]]

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from lbt_sim.errors import LbtError, ModelUnavailable, Place
+from lbt_sim.errors import ModelUnavailable, Place
 from lbt_sim.models.vllm import adapters as lora
-from lbt_sim.models.vllm import records
 from lbt_sim.models.vllm import weights as weights_
 from lbt_sim.models.vllm.adapters import Adapter
-from lbt_sim.models.vllm.gpus import MIB, Gpu, Holder, gpus, memory, told
+from lbt_sim.models.vllm.check import at, check_environment
+from lbt_sim.models.vllm.gpus import MIB, Gpu, gpus, memory, told
 from lbt_sim.models.vllm.install import Installation, default_environment, find, how_to_install, serve_argv
 from lbt_sim.models.vllm.launch import Launch
-from lbt_sim.models.vllm.placing import Request, Seating, place
+from lbt_sim.models.vllm.placing import Request, Seating, check_weights, place
+from lbt_sim.models.vllm.reserve import Reservations, servers, with_servers, with_servers_on_cpu
 from lbt_sim.models.vllm.spec import VllmSpec
 from lbt_sim.models.vllm.weights import Weights
 
@@ -28,18 +28,11 @@ Tell = Callable[[str], None]
 OVERHEAD = 2048
 """MiB that a server's processes take on the CPU beside weights and cache, as measured with vLLM 0.32."""
 
-_REFUSED = {
-    "CUDA_VISIBLE_DEVICES": "use `gpus`",
-    "CUDA_DEVICE_ORDER": "`gpus` are numbered as `nvidia-smi` does",
-    "VLLM_API_KEY": "each server gets a key of its own",
-    "VLLM_TARGET_DEVICE": "use `device`",
-    "VLLM_CPU_KVCACHE_SPACE": "use `cpu_cache`",
-    "LBT_SIM_SERVER": "servers of lbt-sim are known by it",
-}
-"""Variables of a server that a scenario cannot set -> what to do."""
-
 _FETCHES = ("tokenizer", "speculative-config", "hf-config-path", "hf-overrides")
 """Flags that may name something on the hub even where the weights are in a folder."""
+
+_RESIZES = ("quantization", "load-format", "cpu-offload-gb", "model-loader-extra-config", "hf-overrides")
+"""Flags with which weights take another space than their files say."""
 
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW", re.IGNORECASE)
 
@@ -80,10 +73,15 @@ class _Part:
         return self.wanted.spec.cpu_cache
 
 
-def plan(wanted: Sequence[Wanted], tell: Tell) -> dict[str, list[Launch]]:
+def plan(wanted: Sequence[Wanted], tell: Tell, reservations: Reservations | None = None) -> dict[str, list[Launch]]:
     """How the servers of these entries are started, one `Launch` for each replica; entries with `urls` have none.
 
     Takes as long as it takes to write a GGUF file out for the first time; `tell` is told.
+
+    Args:
+        wanted: The entries.
+        tell: Takes a line about what takes time, or is not known.
+        reservations: Take what the servers need, so that no other run plans with it; without them nothing is reserved.
 
     Raises:
         ModelUnavailable: No vLLM, no weights, no such GPU, too little memory: with the place of the option, before
@@ -92,11 +90,24 @@ def plan(wanted: Sequence[Wanted], tell: Tell) -> dict[str, list[Launch]]:
     ours = [one for one in wanted if not one.spec.urls]
     machine = _Machine()
     parts = [_part(one, machine, tell) for one in ours]
-    seats = _seats(parts, machine)
+    _seats(parts, machine)  # what does not fit is told before weights are written out
     weights: dict[str, Weights] = {}
     for part in parts:
-        with _at(part.wanted.name, "model"):
+        with at(part.wanted.name, "model"):
             weights[part.wanted.name] = weights_.find(part.wanted.spec, part.installation, tell)
+        if _size(part, weights[part.wanted.name]) is None:
+            tell(f"{part.wanted.name}: whether its weights fit is not known before they are loaded")
+    if reservations is None:
+        return _fitted(parts, weights, machine)
+    with reservations.turn():
+        machine.look_again()
+        return reservations.take(_fitted(parts, weights, machine))
+
+
+def _fitted(parts: Sequence[_Part], weights: Mapping[str, Weights], machine: _Machine) -> dict[str, list[Launch]]:
+    seats = _seats(parts, machine)
+    sizes = {part.wanted.name: _size(part, weights[part.wanted.name]) for part in parts}
+    check_weights({name: size for name, size in sizes.items() if size is not None}, seats)
     _check_memory([part for part in parts if part.device == "cpu"], weights)
     return {part.wanted.name: _launches(part, weights[part.wanted.name], seats.get(part.wanted.name)) for part in parts}
 
@@ -117,22 +128,21 @@ class _Machine:
     @property
     def gpus(self) -> list[Gpu]:
         if self._gpus is None:
-            self._gpus = [_with_our_names(gpu) for gpu in gpus()]
+            ours = servers()
+            self._gpus = [with_servers(gpu, ours) for gpu in gpus()]
         return self._gpus
+
+    def look_again(self) -> None:
+        """What was seen may have changed."""
+        self._gpus = None
 
 
 def _part(wanted: Wanted, machine: _Machine, tell: Tell) -> _Part:
     spec, name = wanted.spec, wanted.name
-    for variable in spec.environment:
-        if variable in _REFUSED:
-            raise ModelUnavailable(
-                f"{variable} is set by lbt-sim itself: {_REFUSED[variable]}",
-                where=Place(key=f"models.{name}.environment.{variable}"),
-                remedy="Remove it.",
-            )
+    check_environment(name, spec)
     installation = machine.installation(spec, Place(key=f"models.{name}"))
     device = _device(wanted, installation, machine, tell)
-    with _at(name, "lora"):
+    with at(name, "lora"):
         found = {served: lora.read(folder) for served, folder in wanted.adapters.items()}
     return _Part(wanted, installation, device, found)
 
@@ -177,21 +187,6 @@ def _device(wanted: Wanted, installation: Installation, machine: _Machine, tell:
     return "cpu"
 
 
-def _with_our_names(gpu: Gpu) -> Gpu:
-    """Processes of servers that lbt-sim keeps are told by the names of these."""
-    servers: dict[int, str] = {}
-    with suppress(LbtError, OSError):
-        servers = {record.pgid: record.name for record in records.live() if record.pgid}
-
-    def named(holder: Holder) -> Holder:
-        with suppress(OSError):
-            if (name := servers.get(os.getpgid(holder.pid))) is not None:
-                return replace(holder, name=f"{name}, a server of lbt-sim")
-        return holder
-
-    return replace(gpu, holders=tuple(map(named, gpu.holders)))
-
-
 def _any_gpu(machine: _Machine) -> bool:
     try:
         return bool(machine.gpus)
@@ -219,10 +214,11 @@ def _seats(parts: Sequence[_Part], machine: _Machine) -> dict[str, list[Seating]
 
 
 def _check_memory(parts: Sequence[_Part], weights: Mapping[str, Weights]) -> None:
-    """Whether servers on the CPU fit into what is available now. Of weights on the hub the size is not known."""
+    """Whether servers on the CPU fit into what is available now."""
     there = memory()
     if not parts or there is None:
         return
+    there = with_servers_on_cpu(there, servers())
     needs = {part.wanted.name: _need(part, weights[part.wanted.name]) * part.wanted.spec.replicas for part in parts}
     total = sum(needs.values())
     if total <= there.available_mib:
@@ -238,9 +234,31 @@ def _check_memory(parts: Sequence[_Part], weights: Mapping[str, Weights]) -> Non
 
 
 def _need(part: _Part, weights: Weights) -> int:
+    """MiB that a server takes on the CPU; without its weights where these are of unknown size."""
+    return (_size(part, weights) or 0) + part.cache * 1024 + OVERHEAD
+
+
+def _size(part: _Part, weights: Weights) -> int | None:
+    """MiB of a server's weights once they are loaded; None where that is not known."""
+    contents = weights.contents
+    if contents is None or set(_RESIZES) & set(part.wanted.spec.flags):
+        return None
+    # On GPUs `auto` is a type of two bytes: vLLM loads what is stored as float32 as one of these.
     size = 4 if part.dtype == "float32" else 2
-    loaded = weights.contents.loaded(size) // MIB if weights.contents else 0
-    return loaded + part.cache * 1024 + OVERHEAD
+    if (
+        not contents.floats
+        and part.device == "cuda"
+        and not all(one.endswith(".safetensors") for one in contents.files)
+    ):
+        return contents.stored * size // 4 // MIB  # of unknown type: the least that they can take
+    return contents.loaded(size) // MIB
+
+
+def _needs(part: _Part, weights: Weights, seat: Seating | None) -> dict[str, int]:
+    """`Launch.needs`."""
+    if seat is None:
+        return {"cpu": _need(part, weights)} if part.device == "cpu" else {}
+    return {gpu.device: int(seat.share * gpu.total_mib) for gpu in seat.gpus if gpu.total_mib is not None}
 
 
 # --- launches ----------------------------------------------------------------------------------------------
@@ -260,6 +278,7 @@ def _launches(part: _Part, weights: Weights, seats: Sequence[Seating] | None) ->
             devices=tuple(gpu.device for gpu in seat.gpus) if seat else ("cpu",),
             adapters={served: str(adapter.folder) for served, adapter in part.adapters.items()},
             detail=common | _seat_detail(seat),
+            needs=_needs(part, weights, seat),
         )
         for one, seat in zip(names, seated, strict=True)
     ]
@@ -335,14 +354,3 @@ def _seat_detail(seat: Seating | None) -> dict[str, object]:
         for gpu in seat.gpus
     ]
     return {"gpus": shown, "memory": seat.share}
-
-
-@contextmanager
-def _at(name: str, key: str) -> Iterator[None]:
-    """Gives errors that have no place the one of an entry's option."""
-    try:
-        yield
-    except LbtError as error:
-        if error.where is None:
-            error.where = Place(key=f"models.{name}.{key}")
-        raise

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +27,15 @@ from pydantic import TypeAdapter
 
 from lbt_sim.errors import ModelUnavailable
 
-__all__ = ["GRACE", "MARK", "Record", "end", "find_kept", "here", "live", "remove", "save", "sockets_folder", "started",
-    "state_folder", "sweep"]  # fmt: skip
+__all__ = ["GRACE", "MARK", "Record", "end", "find_kept", "here", "live", "remove", "remove_logs", "save", "saved",
+    "sockets_folder", "started", "state_folder", "sweep", "sweep_logs"]  # fmt: skip
 
 GRACE = 5.0
 """Seconds that a server has to end by itself."""
 MARK = "LBT_SIM_SERVER"
 """The variable that holds a server's token in the environment of all its processes."""
+LOGS_DAYS = 7.0
+"""Days that the logs of a keeper that did not end in order are kept."""
 _FORCE = 10.0
 _PROC = Path("/proc")
 
@@ -48,7 +51,7 @@ class Record:
         owner_start: When that process started, in the clock ticks of `/proc`: numbers are used again.
         place: The machine, its boot and the namespace that the numbers of processes are of.
         log: Its log file.
-        port: Where it listens, on 127.0.0.1.
+        port: Where it listens, on 127.0.0.1; 0 while it is planned only.
         url: Its address, with `/v1`.
         served: What it calls its model.
         api_key: Its key.
@@ -62,6 +65,7 @@ class Record:
         guard: The process that guards it, 0 before it has one.
         guard_start: When that process started.
         pgid: The server's process group and session.
+        needs: Device -> MiB of its memory that it takes, where known; promised to it until it is ready.
     """
 
     token: str
@@ -84,16 +88,20 @@ class Record:
     guard: int = 0
     guard_start: int = 0
     pgid: int = 0
+    needs: Mapping[str, int] = field(default_factory=dict)
 
 
 _RECORD = TypeAdapter(Record)
 
 
 def state_folder() -> Path:
-    """The folder of the records: `$LBT_SIM_STATE`, or one in the user's folder for state; nobody else may look in.
+    """The folder of the records: `$LBT_SIM_STATE`, or one in the user's folder for state; nobody else may write there.
+
+    What is made here is for the user alone. A folder that the user made and named stays as it is: the files in it are
+    for the user alone all the same.
 
     Raises:
-        ModelUnavailable: It cannot be had, or is another user's.
+        ModelUnavailable: It cannot be had, is another user's, or others may write to it.
     """
     chosen = os.environ.get("LBT_SIM_STATE")
     folder = Path(chosen).absolute() if chosen else Path(platformdirs.user_state_dir("lbt-sim")) / "servers"
@@ -103,8 +111,14 @@ def state_folder() -> Path:
         about = folder.stat()
         if about.st_uid != os.geteuid():
             raise ModelUnavailable(f"{folder}, where servers are recorded, is another user's", remedy=remedy)
-        if stat.S_IMODE(about.st_mode) & 0o077:
+        if not chosen and stat.S_IMODE(about.st_mode) & 0o077:
             folder.chmod(0o700)
+        elif stat.S_IMODE(about.st_mode) & 0o022:
+            raise ModelUnavailable(
+                f"{folder}, where servers are recorded, can be written to by others",
+                remedy=f"Run `chmod go-w {shlex.quote(str(folder))}`, or set LBT_SIM_STATE to a folder that is not "
+                "there yet: it is made for you alone.",
+            )
     except OSError as error:
         what = f"Servers cannot be recorded in {folder}: {error.strerror or error}"
         raise ModelUnavailable(what, remedy=remedy) from None
@@ -159,6 +173,12 @@ def live() -> list[Record]:
     return sorted(found, key=lambda record: (record.started, record.token))
 
 
+def saved(tokens: Iterable[str]) -> list[Record]:
+    """The records of these tokens, as they are now."""
+    wanted = set(tokens)
+    return [record for record in _records() if record.token in wanted] if wanted else []
+
+
 def find_kept(server_key: str) -> list[Record]:
     """The servers that answer and that runs of other processes may use, for entries with that key."""
     return [record for record in live() if record.kept and record.ready and record.server_key == server_key]
@@ -187,6 +207,25 @@ def sweep(tell: Callable[[str], None]) -> list[Record]:
         remove(record)
         swept.append(record)
     return swept
+
+
+def sweep_logs(folder: Path) -> None:
+    """Removes the logs of keepers that are long dead: the folders in `folder`, called by their processes' numbers.
+
+    Not those that were written to within `LOGS_DAYS` days.
+    """
+    oldest = time.time() - LOGS_DAYS * 86_400
+    for one in folder.glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            written = max(path.stat().st_mtime for path in (one, *one.iterdir()))
+            if written < oldest and started(int(one.name)) is None:
+                remove_logs(one)
+
+
+def remove_logs(folder: Path) -> None:
+    """Removes a folder of logs, unless a server that is recorded writes there."""
+    if all(Path(record.log).parent != folder for record in _records()):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def end(record: Record, grace: float = GRACE) -> tuple[int, int]:

@@ -64,6 +64,6 @@ async def _hold(device: str, name: str, tell: Callable[[str], None]) -> FileLock
 def _starter(device: str) -> str:
     """Who starts on a device, as the records have it."""
     for record in records.live():
-        if device in record.devices and not record.ready:
+        if device in record.devices and record.port and not record.ready:  # without a port it is planned only
             return f"{record.name} (of process {record.owner})"
     return "another server"

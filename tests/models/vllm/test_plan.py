@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -287,6 +288,66 @@ def test_a_broken_driver_is_told(tmp_path: Path) -> None:
     assert "version mismatch" in refused(tmp_path, {}).what
 
 
+def hub_model(folder: Path, monkeypatch: pytest.MonkeyPatch, mib: int, kind: str = "BF16") -> dict[str, object]:
+    """An entry of a model in this machine's cache of the hub, whose weights are of that size."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder / "hub"))
+    commit = "ab" * 20
+    snapshot = folder / "hub" / "models--org--name" / "snapshots" / commit
+    snapshot.mkdir(parents=True, exist_ok=True)
+    (snapshot / "config.json").write_text("{}")
+    header = json.dumps({"w": {"dtype": kind, "shape": [1], "data_offsets": [0, mib << 20]}}).encode()
+    with (snapshot / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + (mib << 20))  # a hole, which takes no room
+    return {"model": "org/name", "revision": commit}
+
+
+def test_weights_that_do_not_fit_into_a_share_are_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = hub_model(tmp_path, monkeypatch, 30_000)
+    error = refused(tmp_path, large | {"gpus": [0], "memory": 0.3}, {"gpus": [0]})
+    assert str(error.where) == "models.a.memory"
+    assert "the weights of a take 30,000 MiB of GPU 0 (NVIDIA H100 80GB HBM3)" in error.what
+    assert "is to take 24,000 of 80,000 MiB; other servers there are of b" in error.what
+    assert error.remedy.startswith("Raise `memory` above 0.39, spread the model over more GPUs with `tensor_parallel`")
+    planned(tmp_path, large | {"gpus": [0], "memory": 0.4}, {"gpus": [0]})
+    planned(tmp_path, large | {"gpus": [0, 1], "memory": 0.2, "tensor_parallel": 2})
+    error = refused(tmp_path, hub_model(tmp_path, monkeypatch, 90_000))
+    assert "take 90,000 MiB" in error.what
+    assert error.remedy.startswith("Spread the model over more GPUs")
+    planned(tmp_path, hub_model(tmp_path, monkeypatch, 90_000) | {"tensor_parallel": 2})
+
+
+def test_weights_that_do_not_fit_tell_who_holds_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apps = ["GPU-aaaa0000, 4242, /opt/train.py, 39000"]
+    put_gpus(monkeypatch, tmp_path, ["0, GPU-aaaa0000, NVIDIA H100, 80000, 40000, Disabled"], apps)
+    error = refused(tmp_path, hub_model(tmp_path, monkeypatch, 50_000) | {"memory": 0.5})
+    assert "it is held by train.py (process 4242, 39000 MiB)" in error.what
+
+
+def test_weights_are_as_large_as_the_type_that_they_are_loaded_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = hub_model(tmp_path, monkeypatch, 60_000, "F32") | {"memory": 0.5}
+    planned(tmp_path, stored)
+    planned(tmp_path, stored | {"dtype": "bfloat16"})
+    assert "take 60,000 MiB" in refused(tmp_path, stored | {"dtype": "float32"}).what
+    assert (
+        "take 60,000 MiB" in refused(tmp_path, hub_model(tmp_path, monkeypatch, 60_000, "I32") | {"memory": 0.5}).what
+    )
+
+
+def test_weights_of_unknown_size_are_told_and_left_to_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = hub_model(tmp_path, monkeypatch, 60_000) | {"memory": 0.5}
+    heard: list[str] = []
+    planned(tmp_path, large | {"flags": {"quantization": "fp8"}}, heard=heard)
+    planned(tmp_path, {"model": "org/other", "revision": "cd" * 20}, heard=heard)
+    assert heard == ["a: whether its weights fit is not known before they are loaded"] * 2
+    planned(tmp_path, {}, heard=heard)
+    assert len(heard) == 2
+
+
 def test_memory_that_servers_of_ours_hold_is_told_by_their_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +423,14 @@ def test_all_servers_on_the_cpu_have_to_fit_into_what_is_available(
     assert str(error.where) == "models.b.cpu_cache"
     assert "9,000 of 16,000 MiB" in error.what
     assert "firefox (process 7, 5000 MiB)" in error.what
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_weights_of_the_hub_count_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbt_sim.models.vllm.plan.memory", lambda: Memory(16_000, 9_000, ()))
+    error = refused(tmp_path, hub_model(tmp_path, monkeypatch, 3_000) | {"cpu_cache": 1})
+    assert "a 9,072 MiB" in error.what  # float32, the cache and what is beside
+    planned(tmp_path, hub_model(tmp_path, monkeypatch, 3_000) | {"cpu_cache": 1, "dtype": "bfloat16"})
 
 
 # --- from a scenario ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -99,10 +100,34 @@ def test_record_is_kept_from_others_and_read_as_it_was_written(state: Path) -> N
     assert records.live() == []
 
 
-def test_folder_that_others_may_look_into_is_closed(state: Path) -> None:
-    state.mkdir(mode=0o755)
+def test_folder_that_the_user_made_stays_as_it_is(state: Path) -> None:
+    state.mkdir()
+    state.chmod(0o755)
     assert records.state_folder() == state
-    assert state.stat().st_mode & 0o777 == 0o700
+    assert state.stat().st_mode & 0o777 == 0o755
+    records.save(record())
+    (file,) = recorded(state)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
+def test_folder_that_others_may_write_to_is_refused_and_left_as_it_is(state: Path, mode: int) -> None:
+    state.mkdir()
+    state.chmod(mode)
+    with pytest.raises(ModelUnavailable, match="can be written to by others") as caught:
+        records.state_folder()
+    assert f"chmod go-w {state}" in caught.value.remedy
+    assert state.stat().st_mode & 0o7777 == mode
+
+
+def test_usual_folder_is_closed_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LBT_SIM_STATE")
+    monkeypatch.setattr("platformdirs.user_state_dir", lambda _: str(tmp_path / "usual"))
+    folder = tmp_path / "usual" / "servers"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert records.state_folder() == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_folder_that_cannot_be_had_is_told(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,3 +236,47 @@ def test_what_is_no_record_is_left_alone(state: Path) -> None:
         (state / f"other-{number}.json").write_text(text)
     assert records.sweep(pytest.fail) == [one]
     assert len(recorded(state)) == len(texts)
+
+
+# --- logs of keepers ---------------------------------------------------------------------------------------
+
+
+def logs_of(folder: Path, pid: int, days: float = 0.0) -> Path:
+    """The logs that a keeper of that number left so many days ago."""
+    logs = folder / "logs" / str(pid)
+    logs.mkdir(parents=True)
+    (logs / "small.log").write_text("ready")
+    then = time.time() - days * 86_400
+    for path in (logs / "small.log", logs):
+        os.utime(path, (then, then))
+    return logs
+
+
+def test_logs_of_keepers_that_are_long_dead_are_removed(state: Path) -> None:
+    numbers = [dead()["owner"] for _ in range(3)]
+    old, recent, named = logs_of(state, numbers[0], 8), logs_of(state, numbers[1], 6), logs_of(state, numbers[2], 8)
+    mine = logs_of(state, os.getpid(), 8)
+    (state / "logs" / "1x").mkdir()
+    records.save(record(place="another  ", log=str(named / "small.log")))
+    records.sweep_logs(state / "logs")
+    assert [path.exists() for path in (old, recent, named, mine, state / "logs" / "1x")] == [False, *[True] * 4]
+
+
+def test_logs_that_were_written_to_lately_are_kept(state: Path) -> None:
+    old = logs_of(state, dead()["owner"], 8)
+    (old / "small.log").touch()
+    records.sweep_logs(state / "logs")
+    assert old.exists()
+    records.remove_logs(old)
+    assert not old.exists()
+
+
+def test_logs_that_a_server_writes_are_not_removed(state: Path) -> None:
+    logs = logs_of(state, os.getpid())
+    one = record(log=str(logs / "small.log"))
+    records.save(one)
+    records.remove_logs(logs)
+    assert logs.exists()
+    records.remove(one)
+    records.remove_logs(logs)
+    assert not logs.exists()

@@ -329,15 +329,19 @@ class LedgerReader:
         sql += "(SELECT id FROM kinds WHERE model = ? OR substr(model, 1, ?) = ?))"
         return bool(next(self._rows(sql, (identity, len(there), there)))[0])
 
-    def totals(self) -> Mapping[str, int]:
-        """Calls, shared calls, failed calls and tokens of the whole run; calls that only counted tokens are none."""
+    def totals(self) -> Mapping[str, Any]:
+        """Calls, shared calls, failed calls and tokens of the whole run; calls that only counted tokens are none.
+
+        `cached_tokens` is None where not every answer told it: a part is no sum.
+        """
         names = ("calls", "shared", "failed", "prompt_tokens", "cached_tokens", "completion_tokens")
         sql = (
             "SELECT count(*), total(shared), total(finish = 'failed'), total(iif(shared, 0, prompt_tokens)), "
-            "total(iif(shared, 0, cached_tokens)), total(iif(shared, 0, completion_tokens)) FROM calls "
+            "iif(total(NOT shared AND prompt_tokens > 0 AND cached_tokens IS NULL), NULL, "
+            "total(iif(shared, 0, cached_tokens))), total(iif(shared, 0, completion_tokens)) FROM calls "
         )
         row = next(self._rows(sql + f"WHERE kind NOT IN {_COUNTS}"))
-        return dict(zip(names, map(int, row), strict=True))
+        return {name: None if value is None else int(value) for name, value in zip(names, row, strict=True)}
 
     def events(self, *kinds: str, path: str = "*") -> Iterator[Event]:
         """Events in the order in which they first happened; `path` is a GLOB."""

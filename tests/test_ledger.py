@@ -182,6 +182,22 @@ async def test_an_opened_ledger_knows_what_it_holds(tmp_path: Path) -> None:
         assert (again.committed_at_open, again.paid_at_open, again.tokens_at_open) == (3, 2, 11)
 
 
+@pytest.mark.parametrize(
+    ("row", "cached"),
+    [
+        ({"cached_tokens": None}, None),
+        ({"cached_tokens": None, "shared": 1}, 4),
+        ({"cached_tokens": None, "prompt_tokens": None, "finish": "failed"}, 4),
+    ],
+)
+async def test_a_part_of_the_cached_tokens_is_no_total(tmp_path: Path, row: dict[str, Any], cached: int | None) -> None:
+    async with Ledger(tmp_path) as ledger:
+        ledger.put(call("p1"))
+        ledger.put(call("p2", **row))
+    with LedgerReader(tmp_path) as found:
+        assert found.totals()["cached_tokens"] == cached
+
+
 async def test_a_reader_counts_and_selects(tmp_path: Path) -> None:
     async with Ledger(tmp_path) as ledger:
         for row in (call("p1"), call("p2", shared=1), call("p3", finish="failed"), call("p4", round=2)):

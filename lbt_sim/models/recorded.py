@@ -86,7 +86,8 @@ class Meter:
     counted: int = 0
     failed: int = 0
     prompt_tokens: int = 0
-    cached_tokens: int = 0
+    cached_tokens: int | None = 0
+    """None once an answer did not tell: a part is no sum."""
     completion_tokens: int = 0
     in_flight: int = 0
     planned: int = 0
@@ -417,7 +418,10 @@ class Caller:
             return
         self.meter.failed += reply.finish == "failed"
         self.meter.prompt_tokens += reply.prompt_tokens or 0
-        self.meter.cached_tokens += reply.cached_tokens or 0
+        if reply.prompt_tokens and reply.cached_tokens is None:
+            self.meter.cached_tokens = None
+        elif self.meter.cached_tokens is not None:
+            self.meter.cached_tokens += reply.cached_tokens or 0
         self.meter.completion_tokens += reply.completion_tokens or 0
 
     def _keep_shared(self, batch: Batch, index: int, reply: Reply) -> None:

@@ -1,8 +1,8 @@
 """A run's folder: made, opened, forked, locked.
 
 A run folder holds `scenario.yaml` (every value, and the agents, templates and classroom that were used),
-`run.sqlite` (calls and events) and `manifest.json` (versions, engine flags, seeds), and nothing that cannot be
-derived from them. The manifest is written last: a folder without one is no run yet, and whoever was killed while
+`run.sqlite` (calls and events) and `manifest.json` (versions, engine flags, seeds, executions), and nothing that cannot
+be derived from them. The manifest is written last: a folder without one is no run yet, and whoever was killed while
 making it can make it again.
 """
 
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from filelock import FileLock, Timeout
 from lbt_sim.errors import InputError, Place, RunLocked
 from lbt_sim.events import Event
 from lbt_sim.ledger import LEDGER_FILE, Ledger, LedgerReader
+from lbt_sim.manifest import MANIFEST_FILE, installed, read_manifest, write_manifest
 from lbt_sim.scenario.load import LoadedScenario, dump_resolved, load_resolved
 from lbt_sim.setup import Prepared, prepare
 
@@ -38,10 +38,9 @@ __all__ = [
     "load_run_scenario",
     "locked",
     "open_run",
-    "write_manifest",
 ]
 
-SCENARIO_FILE, MANIFEST_FILE = "scenario.yaml", "manifest.json"
+SCENARIO_FILE = "scenario.yaml"
 SERVER_LOGS = "servers"
 """The folder for the logs of servers that a run starts; it stays when the run could not be started, to be read."""
 _LOCK_FILE = ".lock"
@@ -64,12 +63,14 @@ class RunFolder:
     Attributes:
         path: The folder.
         prepared: Its scenario, from the folder alone.
-        manifest: What was recorded about it when it was made.
+        manifest: What was recorded about it.
+        changed: Whether the scenario was changed just now, to be recorded when the run goes on.
     """
 
     path: Path
     prepared: Prepared
     manifest: Mapping[str, Any]
+    changed: bool = False
 
 
 def create_run(
@@ -91,13 +92,13 @@ def create_run(
         InputError: `out` holds something already, or cannot be written.
     """
     manifest: dict[str, Any] = {
-        "lbt_sim": _version("lbt-sim"),
+        "lbt_sim": installed("lbt-sim"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": prepared.file.seed,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "sqlite": sqlite3.sqlite_version,
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: installed(name) for name in _PACKAGES},
         "task_sources": dict(prepared.task.sources),
         "models": {},
     }
@@ -193,7 +194,7 @@ def open_run(path: Path, *, sets: Sequence[str] = ()) -> RunFolder:
                 remedy="A run folder holds scenario.yaml, manifest.json and run.sqlite; "
                 "`lbt-sim run` makes one in runs/.",
             )
-    facts = _read_manifest(manifest)
+    facts = read_manifest(path)
     prepared = prepare(load_run_scenario(path, sets=sets))
     changed = [name for name, digest in prepared.task.sources.items() if facts["task_sources"].get(name) != digest]
     changed += [name for name in facts["task_sources"] if name not in prepared.task.sources]
@@ -206,7 +207,7 @@ def open_run(path: Path, *, sets: Sequence[str] = ()) -> RunFolder:
         )
     if sets:
         facts[_RESUMED_WITH] = [*facts.get(_RESUMED_WITH, ()), *sets]  # written when the run goes on
-    return RunFolder(path, prepared, facts)
+    return RunFolder(path, prepared, facts, changed=bool(sets))
 
 
 def load_run_scenario(path: Path, *, sets: Sequence[str] = (), **changes: Any) -> LoadedScenario:
@@ -229,22 +230,8 @@ def load_run_scenario(path: Path, *, sets: Sequence[str] = (), **changes: Any) -
             where=Place(str(file)),
             remedy="It was changed after the run was started: put the file back as it was, or start a new run.",
         ) from error
-    facts = _read_manifest(path / MANIFEST_FILE)
+    facts = read_manifest(path)
     return load_resolved(text, str(file), sets=[*facts.get(_RESUMED_WITH, ()), *sets], **changes)
-
-
-def _read_manifest(file: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(facts, dict) or not all(isinstance(facts.get(k), dict) for k in ("task_sources", "models")):
-            raise ValueError("it is not what lbt-sim writes")
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"the manifest is damaged: {error}",
-            where=Place(str(file)),
-            remedy="Put the file back as it was. The calls are in run.sqlite: `lbt-sim show` still reads them.",
-        ) from error
-    return facts
 
 
 def fork_run(source: RunFolder, prepared: Prepared, from_round: int, out: Path | None) -> RunFolder:
@@ -338,17 +325,3 @@ def _claimed(parent: Path, name: str) -> Path:
             path = parent / f"{name}-{number}"
         else:
             return path
-
-
-def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Writes the manifest whole or not at all."""
-    part = path / f"{MANIFEST_FILE}.part"
-    part.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path / MANIFEST_FILE)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +13,12 @@ from typing import Any
 from lbt_sim.errors import (
     ClassroomError,
     InputError,
+    Interrupted,
+    LbtError,
     LedgerMismatch,
     ModelUnavailable,
     Place,
+    ReplayMiss,
     RunError,
     RunSpoiled,
     ScenarioError,
@@ -22,19 +26,11 @@ from lbt_sim.errors import (
     TemplateError,
 )
 from lbt_sim.events import Event, EventSink
-from lbt_sim.folders import (
-    MANIFEST_FILE,
-    SCENARIO_FILE,
-    SERVER_LOGS,
-    RunFolder,
-    create_run,
-    fork_run,
-    locked,
-    open_run,
-    write_manifest,
-)
+from lbt_sim.executions import Entry, Execution, How, now, recorded
+from lbt_sim.folders import SCENARIO_FILE, SERVER_LOGS, RunFolder, create_run, fork_run, locked, open_run
 from lbt_sim.grading.load import open_grader
 from lbt_sim.ledger import LEDGER_FILE, Ledger, LedgerReader
+from lbt_sim.manifest import MANIFEST_FILE
 from lbt_sim.methods.m3 import Start, m3
 from lbt_sim.models.base import ChatModel, ModelInfo
 from lbt_sim.models.determined import known
@@ -48,10 +44,12 @@ from lbt_sim.seeds import Seeds
 from lbt_sim.setup import Prepared, check_counting, models_needed
 from lbt_sim.tasks.base import Exemplar
 
-__all__ = ["MANIFEST_FILE", "SCENARIO_FILE", "Run", "RunFolder", "create_run", "fork_run", "open_run"]
+__all__ = ["MANIFEST_FILE", "SCENARIO_FILE", "Run", "RunFolder", "create_run", "fork_run", "is_over", "open_run"]
 
 _ALL_EDGES = 20_000
 """Above this many edges the `run` event tells how many there are, not which."""
+_LOOK = 10.0
+"""Seconds in which the servers tell, at the end, what they did: who is interrupted does not wait for one that hangs."""
 
 Observe = Callable[[Meter, Caller], EventSink]
 
@@ -89,36 +87,61 @@ class Run:
             InputError: Something else that was given is wrong; nothing was asked.
             RunError, Interrupted: It stopped; what was committed is kept.
         """
-        started = time.monotonic()
+        with locked(self.folder.path):
+            asks = not (self.replay or is_over(self.folder))
+            try:
+                return await self._execute(asks=asks)
+            except ReplayMiss:
+                if asks or self.replay:
+                    raise
+            # It is over, and yet something is missing: this version of the program asks more than that one did.
+            return await self._execute(asks=True)
+
+    async def _execute(self, *, asks: bool) -> dict[str, Any]:
+        """Executes it with the folder locked; only where it asks models are they opened, and has it an entry."""
+        began, started = now(), time.monotonic()
         prepared = self.folder.prepared
         async with AsyncExitStack() as stack:
-            stack.enter_context(locked(self.folder.path))
-            models = await self._open_models(stack)
+            models = await self._open_models(stack, asks=asks)
             opened = time.monotonic()
-            check_counting(prepared, {name: info for name, (_, info) in models.items()})
             ledger = await stack.enter_async_context(Ledger(self.folder.path))
             limits = Limits(**prepared.file.budget.model_dump())
-            self.caller = Caller(models, ledger, limits, replay=self.replay)
-            sinks = [make(self.caller.meter, self.caller) for make in self.observe]
-
-            def emit(event: Event) -> None:
-                ledger.put(event)
-                for sink in sinks:
-                    sink(event)
-
-            self._emit = emit
-            ctx = Context(Seeds(prepared.file.seed), emit, self.caller, prepared.file.too_long)
+            self.caller = Caller(models, ledger, limits, replay=not asks)
+            execution = Execution(self.folder.path, self.folder.manifest, began) if asks else None
+            if execution is not None:
+                execution.begin(self._infos, ledger.committed_at_open)
+            error: BaseException | None = None
             try:
-                rounds = await self._rounds(stack, ctx)
-            except InputError as error:
-                if not (kept := _answered(self.caller.meter)):
-                    raise
-                raise _stopped(error, kept) from error
-            emit(Event("done", "done", {"status": "done"}))
-            await ledger.flush()
-            ended = time.monotonic()
-            figures = await self._figures()
-        return self._result(rounds, (started, opened, ended), figures)
+                check_counting(prepared, {name: info for name, (_, info) in models.items()})
+                rounds = await self._story(stack, ledger)
+            except BaseException as stopped:
+                error = stopped
+                raise
+            finally:
+                did = await self._ended(execution, (started, opened), error)
+        return self._result(rounds, time.monotonic() - started, did)
+
+    async def _story(self, stack: AsyncExitStack, ledger: Ledger) -> list[dict[str, Any]]:
+        """The rounds, observed, up to the event that says that the run is done."""
+        assert self.caller is not None  # noqa: S101 - `_execute` has just made it
+        file = self.folder.prepared.file
+        sinks = [make(self.caller.meter, self.caller) for make in self.observe]
+
+        def emit(event: Event) -> None:
+            ledger.put(event)
+            for sink in sinks:
+                sink(event)
+
+        self._emit = emit
+        try:
+            rounds = await self._rounds(stack, Context(Seeds(file.seed), emit, self.caller, file.too_long))
+        except InputError as error:
+            if not (kept := _answered(self.caller.meter)):
+                raise
+            raise _stopped(error, kept) from error
+        emit(Event("done", "done", {"status": "done"}))
+        await ledger.flush()
+        return rounds
 
     async def _rounds(self, stack: AsyncExitStack, ctx: Context) -> list[dict[str, Any]]:
         prepared = self.folder.prepared
@@ -134,17 +157,18 @@ class Run:
             rows.append(row)
         return rows
 
-    async def _open_models(self, stack: AsyncExitStack) -> dict[str, tuple[ChatModel, ModelInfo]]:
-        """Opens the models and records what they are; a replay takes their identities from the manifest.
+    async def _open_models(self, stack: AsyncExitStack, *, asks: bool) -> dict[str, tuple[ChatModel, ModelInfo]]:
+        """Opens the models; where nothing is asked, what they are is taken from the manifest.
 
         Entries under `models:` that say the same share one model: its weights, its cache, its limits. Others that
         ask the same server share its limits.
         """
-        manifest = dict(self.folder.manifest)
+        known_as = self.folder.manifest["models"] if asks else _models_at_the_end(self.folder)
         needed = models_needed(self.folder.prepared)
         surroundings = Surroundings(logs=self.folder.path / SERVER_LOGS, tell=self._told)
         by_name = {name: spec for name, spec in self.folder.prepared.file.models.items() if name in needed}
         models: dict[str, ChatModel] = {}
+        self._models, self._infos = {}, {}
         for name, spec in by_name.items():
             # All are made before any gets ready: engines that start servers plan them together.
             if (said := spec.model_dump_json()) not in models:
@@ -154,20 +178,17 @@ class Run:
         opened: dict[str, tuple[ChatModel, ModelInfo]] = {}
         alike: dict[str, ModelInfo] = {}
         for name, spec in by_name.items():
-            said, recorded = spec.model_dump_json(), manifest["models"].get(name)
+            said, before = spec.model_dump_json(), known_as.get(name)
             if said not in alike:
                 alike[said] = (
-                    ModelInfo(recorded["identity"], recorded.get("detail", {}))
-                    if self.replay and recorded
+                    ModelInfo(before["identity"], before.get("detail", {}))
+                    if before and not asks
                     else await self._ready(models[said])
                 )
-            if not self.replay:
-                self._refuse_another(name, recorded, alike[said])
+            if asks:
+                self._refuse_another(name, before, alike[said])
             opened[name] = (models[said], alike[said])
             self._infos[name] = alike[said]
-        if not self.replay:
-            manifest["models"] = {n: {"identity": i.identity, "detail": dict(i.detail)} for n, (_, i) in opened.items()}
-            write_manifest(self.folder.path, manifest)
         # The examiner's model is not opened where nothing is asked of it, yet its agent sits in the room.
         default = next(iter(opened.values()))
         return {name: opened.get(name, default) for name in self.folder.prepared.file.models}
@@ -187,13 +208,47 @@ class Run:
         if self._emit is not None:
             self._emit(Event(f"servers/{datetime.now(UTC).isoformat()}", "notice", {"text": text}))
 
-    async def _figures(self) -> dict[str, Any]:
-        """What the servers of the models did, by the models' names."""
-        figures = {n: dict(await model.figures()) for n, model in self._models.items() if isinstance(model, Figures)}
-        for name, told in figures.items():
+    async def _ended(
+        self, execution: Execution | None, clock: tuple[float, float], error: BaseException | None
+    ) -> dict[str, Any]:
+        """What this execution did, recorded; `clock` is when it started and had its models."""
+        assert self.caller is not None  # noqa: S101 - `_execute` made it
+        meter, ended = self.caller.meter, time.monotonic()
+        started, opened = clock
+        did: dict[str, Any] = {
+            "time": {
+                "starting": round(opened - started, 3),
+                "waiting": round(meter.waited, 3),
+                "own": round(max(0.0, ended - opened - meter.waited), 3),
+            },
+            "calls": {"made": meter.made, "replayed": meter.replayed, "shared": meter.shared},
+            "servers": {},
+        }
+        if execution is None:
+            return did
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await self._take_figures(did["servers"])
+        finally:
+            try:
+                execution.end(_how(error), did, None if error is None else _why(error))
+            except OSError as wrong:
+                self.tell(f"what this execution did cannot be recorded: {wrong}")
+        return did
+
+    async def _take_figures(self, told: dict[str, Any]) -> None:
+        """What the servers of the models did, put into `told` by the models' names as they tell it."""
+        for name, model in self._models.items():
+            if not isinstance(model, Figures):
+                continue
+            try:
+                told[name] = dict(await model.figures())
+            except Exception as error:  # the run is over, one way or the other: this is no reason to lose that
+                self.tell(f"{name}: what its servers did cannot be told ({type(error).__name__}: {error})")
+                continue
             if measured := known(self._infos[name]):
-                told["determinism"] = measured
-        return figures
+                told[name]["determinism"] = measured
 
     def _refuse_another(self, name: str, recorded: Mapping[str, Any] | None, info: ModelInfo) -> None:
         """Raises where calls were recorded with another model: before the manifest says that it was this one."""
@@ -208,40 +263,57 @@ class Run:
             remedy="Use the same model and options, or `lbt-sim fork` to go on from a round with another model.",
         )
 
-    def _result(
-        self, rounds: Sequence[Mapping[str, Any]], clock: tuple[float, float, float], figures: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """What `--json` prints; `clock` is when it started, had its models, and ended."""
-        assert self.caller is not None  # noqa: S101 - execute set it
+    def _result(self, rounds: Sequence[Mapping[str, Any]], seconds: float, did: Mapping[str, Any]) -> dict[str, Any]:
+        """What `--json` prints."""
+        assert self.caller is not None  # noqa: S101 - `_execute` made it
         meter, prepared = self.caller.meter, self.folder.prepared
-        started, opened, ended = clock
-        own = ended - opened - meter.waited
         return {
             "run": str(self.folder.path),
             "status": "done",
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": round(seconds, 3),
             "seed": prepared.file.seed,
             "rounds": list(rounds),
             "baselines": baselines(prepared.task),
             "notices": list(prepared.task.notices),
-            "calls": {
-                "made": meter.made,
-                "replayed": meter.replayed,
-                "shared": meter.shared,
-                "failed": meter.failed,
-            },
+            "calls": {**did["calls"], "failed": meter.failed},
             "tokens": {
                 "prompt": meter.prompt_tokens,
                 "cached": meter.cached_tokens,
                 "completion": meter.completion_tokens,
             },
-            "time": {
-                "starting": round(opened - started, 3),
-                "waiting": round(meter.waited, 3),
-                "own": round(max(0.0, own), 3),
-            },
-            "servers": dict(figures),
+            "time": did["time"],
+            "servers": did["servers"],
+            "executions": recorded(self.folder.path),
         }
+
+
+def is_over(folder: RunFolder) -> bool:
+    """Whether every call of the run is in its ledger: it came to its end, and nothing was changed since."""
+    there = (folder.path / LEDGER_FILE).exists() and folder.manifest["models"].keys() >= set(
+        models_needed(folder.prepared)
+    )
+    if folder.changed or not there:
+        return False
+    with LedgerReader(folder.path) as ledger:
+        return any(True for _ in ledger.events("done"))
+
+
+def _models_at_the_end(folder: RunFolder) -> Mapping[str, Any]:
+    """The models as they were when the run came to its end: what hangs on their contexts was decided so."""
+    done: list[Entry] = [entry for entry in recorded(folder.path) if entry.get("how") == "done" and entry.get("models")]
+    models: Mapping[str, Any] = done[-1]["models"] if done else folder.manifest["models"]
+    return models
+
+
+def _how(error: BaseException | None) -> How:
+    if error is None:
+        return "done"
+    stopped = isinstance(error, (Interrupted, asyncio.CancelledError, KeyboardInterrupt))
+    return "interrupted" if stopped else "failed"
+
+
+def _why(error: BaseException) -> str:
+    return error.what if isinstance(error, LbtError) else f"{type(error).__name__}: {error}"
 
 
 def _answered(meter: Meter) -> int:

@@ -51,7 +51,7 @@ def lbt_sim(*arguments: object) -> Said:
     return Said(status, out.getvalue(), err.getvalue())
 
 
-_PASSING = ("run", "seconds", "calls", "tokens", "time", "servers")
+_PASSING = ("run", "seconds", "calls", "tokens", "time", "servers", "executions")
 
 
 def lasting(result: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ ROOT = Path(lbt_sim.__file__).parent
 LAYERS: list[list[str]] = [
     ["errors"],
     ["events", "seeds", "stats", "concurrency"],
-    ["ledger", "ledger_file", "models.base"],
+    ["ledger", "ledger_file", "manifest", "models.base"],
     ["scenario.yaml", "scenario.schema", "scenario.validation", "scenario.overrides", "scenario.presets"],
     ["tasks", "grading", "models", "prompts", "library"],
     ["scenario"],
@@ -26,7 +26,7 @@ LAYERS: list[list[str]] = [
     ["roles"],
     ["lesson", "exam", "feedback", "revision", "selection", "reporting"],
     ["methods", "setup"],
-    ["preview", "check_file", "folders", "runs", "transcript", "workspace"],
+    ["preview", "check_file", "executions", "folders", "runs", "transcript", "workspace"],
     ["determinism", "doctor"],
     ["cli", "__main__"],
 ]

@@ -120,6 +120,7 @@ class _Screen:
         from lbt_sim.transcript.plain import PlainLines
         from lbt_sim.transcript.theme import make_console
 
+        self._displays.close()  # a run that has to begin again has another meter
         console = make_console(sys.stderr if self._as_json else None)
         display: LiveRoom | PlainLines
         if can_be_live(console) and not self._quiet:

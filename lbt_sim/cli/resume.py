@@ -10,14 +10,15 @@ __all__ = ["resume"]
 def resume(run: RunPath, set_: LateSets = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Continue a run that was interrupted, failed or killed. No committed call is made again.
 
-    Only `budget.…` and `models.…` can be changed on the way.
+    Only `budget.…` and `models.…` can be changed on the way. A run that is finished is told again, without its models.
 
     Example: lbt-sim resume runs/quickstart-7 --set budget.calls=5000
     """
     from lbt_sim.cli.drive import drive
     from lbt_sim.cli.fetch import fetch_models
-    from lbt_sim.runs import open_run
+    from lbt_sim.runs import is_over, open_run
 
     folder = open_run(run, sets=set_ or ())
-    fetch_models(folder.prepared, quiet=quiet)
+    if not is_over(folder):
+        fetch_models(folder.prepared, quiet=quiet)
     drive(folder, as_json=as_json, quiet=quiet)

@@ -15,9 +15,9 @@ import platformdirs
 
 from lbt_sim.models.base import ModelInfo
 
-__all__ = ["known", "remember"]
+__all__ = ["PASSING", "known", "remember"]
 
-_PASSING = frozenset({"servers", "attached", "urls", "found_by", "started_with"})
+PASSING = frozenset({"servers", "attached", "urls", "found_by", "started_with"})
 """What of a model's detail differs from run to run and computes nothing: where its servers are, who started them."""
 
 
@@ -40,7 +40,7 @@ def remember(info: ModelInfo, comparisons: Sequence[Mapping[str, Any]]) -> None:
 
 def _file(info: ModelInfo) -> Path:
     """Versions and flags decide what a server computes, so they are part of the name."""
-    constant = {key: value for key, value in info.detail.items() if key not in _PASSING}
+    constant = {key: value for key, value in info.detail.items() if key not in PASSING}
     about = json.dumps([info.identity, constant], sort_keys=True, default=str)
     digest = blake2b(about.encode(), digest_size=8).hexdigest()
     folder = os.environ.get("LBT_SIM_STATE") or platformdirs.user_state_dir("lbt-sim")

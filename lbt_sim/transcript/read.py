@@ -15,6 +15,7 @@ from typing import Any
 
 from lbt_sim.errors import InputError, Place, nearest
 from lbt_sim.events import Event
+from lbt_sim.executions import recorded
 from lbt_sim.ledger import LedgerReader, StoredCall
 
 __all__ = ["CallFilter", "RunRecord"]
@@ -145,7 +146,10 @@ class RunRecord:
         return counts
 
     def result(self) -> dict[str, Any]:
-        """What `lbt-sim run --json` prints, as far as it stands in the folder (so without seconds)."""
+        """What `lbt-sim run --json` prints, as far as it stands in the folder.
+
+        Seconds and what servers did are told of each of the `executions`; see `executions.together`.
+        """
         totals = self._ledger.totals()
         return {
             "run": str(self.folder),
@@ -162,6 +166,7 @@ class RunRecord:
                 "cached": totals["cached_tokens"],
                 "completion": totals["completion_tokens"],
             },
+            "executions": recorded(self.folder),
         }
 
     # --- one round --------------------------------------------------------------------------------------------

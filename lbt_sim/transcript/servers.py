@@ -1,33 +1,64 @@
-"""What a run's servers did, in a line or two each: how much the prefix cache saved, what the time went into."""
+"""A run's executions and what its servers did, in a line or two each: what the prefix cache saved, where time went."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lbt_sim.executions import Entry, together, unlike, version_of
 from lbt_sim.transcript.figures import count, duration, plural
 from lbt_sim.transcript.theme import Look
 
 __all__ = ["servers_told"]
 
 
-def servers_told(result: Mapping[str, Any], look: Look) -> Iterator[tuple[str, str]]:
-    """(label, text) lines about a result's `time` and `servers`; none where no server was asked."""
-    servers = {name: told for name, told in (result.get("servers") or {}).items() if told}
-    if not servers:
+def servers_told(executions: Sequence[Entry], look: Look) -> Iterator[tuple[str, str]]:
+    """(label, text) lines about a run's executions, which are told together.
+
+    How they ended stands there where that is not obvious, how their models differed where they did; time and figures
+    where a server told any.
+    """
+    if not executions:
         return
+    total = together(executions)
     dot = f" {look.glyph('dot')} "
-    time = result.get("time") or {}
-    if time:
-        parts = [
-            f"{duration(float(time['waiting']))} waiting on models",
-            f"{duration(float(time['own']))} of our own",
-            f"{duration(float(time['starting']))} until they were ready",
-        ]
-        yield "time", dot.join(parts)
-    for name, told in servers.items():
-        yield look.plain(name, newlines="fold"), dot.join(_did(told))
+    if len(executions) > 1 or executions[-1].get("how") != "done":
+        yield "executed", look.plain(_ends(executions, total), newlines="fold")
+    if changes := unlike(executions):
+        yield "", look.plain(f"not alike: {'; '.join(changes)}", newlines="fold")
+    if not total["servers"]:
+        return
+    time = total["time"]
+    parts = [
+        f"{duration(time['waiting'])} waiting on models",
+        f"{duration(time['own'])} of our own",
+        f"{duration(time['starting'])} until they were ready",
+    ]
+    yield "time", dot.join(parts)
+    for name, told in total["servers"].items():
+        parts = [*_version(executions, name), *_did(told)]
+        yield look.plain(name, newlines="fold"), look.plain(dot.join(parts), newlines="fold")
         yield from (("", text) for text in _beside(told, look))
+
+
+def _ends(executions: Sequence[Entry], total: Mapping[str, Any]) -> str:
+    """How the executions ended, and of which of them the figures are."""
+    how = Counter(str(one.get("how")) if one.get("ended") else "killed or still running" for one in executions)
+    ends = ", ".join(f"{number} {end}" for end, number in how.items())
+    told = f"{plural(len(executions), 'time')}: {ends}" if len(executions) > 1 else f"once: {next(iter(how))}"
+    if total["servers"] and total["ended"] < len(executions):
+        told += f"; the figures are of the {total['ended']} that ended"
+    error = executions[-1].get("error")
+    return f"{told} ({error})" if error else told
+
+
+def _version(executions: Sequence[Entry], name: str) -> Iterator[str]:
+    """The server's version, where it was the same each time."""
+    models = [(one.get("models") or {}).get(name) or {} for one in executions]
+    versions = {version_of(model.get("detail") or {}) for model in models}
+    if len(versions) == 1 and (version := versions.pop()):
+        yield f"vLLM {version}"
 
 
 def _did(told: Mapping[str, Any]) -> Iterator[str]:
@@ -54,10 +85,13 @@ def _beside(told: Mapping[str, Any], look: Look) -> Iterator[str]:
             f"{count(labels['thin'])} of {plural(labels['read'], 'label')} had less than 1 % of the probability: the "
             "model was about to say something else"
         )
-    if measured := told.get("determinism"):
+    if told.get("lost"):
+        yield f"{plural(told['lost'], 'server')} lost on the way"
+    for measured in told.get("determinism") or ():
         parts = [
             f"{one['what']}: {one['labels_changed']} of {one['labels']} labels, "
             f"{one['texts_changed']} of {one['texts']} texts"
             for one in measured["comparisons"]
         ]
-        yield f"greedy answers that change ({measured['date']}) {'; '.join(parts)}"
+        of = f" (in {plural(measured['executions'], 'execution')})" if len(told["determinism"]) > 1 else ""
+        yield look.plain(f"greedy answers that change ({measured['date']}) {'; '.join(parts)}{of}", newlines="fold")

@@ -46,7 +46,8 @@ def summary(
     """The table of a run's rounds, with the baselines and the cost below it.
 
     Args:
-        result: What `lbt-sim run --json` prints: `run`, `status`, `seconds`, `rounds`, `baselines`, `calls`, `tokens`.
+        result: What `lbt-sim run --json` prints: `run`, `status`, `seconds`, `rounds`, `baselines`, `calls`, `tokens`,
+            `executions`.
         candidates: Round -> (tried, kept), where known; see `RunRecord.candidate_counts`.
         look: What the terminal can show.
     """
@@ -67,7 +68,7 @@ def summary(
     if baselines := _baselines(result.get("baselines") or {}, look):
         parts.append(_fact("trivial", Text(baselines)))
     parts.append(_fact("cost", Text(_cost(result, look))))
-    for label, text in servers_told(result, look):
+    for label, text in servers_told(result.get("executions") or [], look):
         parts.append(_fact(label, Text(text)))
     return Group(*parts)
 

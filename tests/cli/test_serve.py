@@ -128,6 +128,24 @@ def test_kept_servers_serve_runs_until_they_are_told_to_stop(serve: Callable[[],
     assert not alive(kept["pgid"])
 
 
+def test_the_same_servers_are_kept_by_one_process_only(serve: Callable[[], Serving], folder: Path) -> None:
+    write(folder)
+    both = [serve(), serve()]
+    until(lambda: any(one.process.poll() is not None for one in both))
+    (refused,) = (one for one in both if one.process.poll() is not None)
+    (keeping,) = (one for one in both if one is not refused)
+    assert refused.process.returncode == 2
+    assert "'small' is " in refused.process.communicate()[1]
+    keeping.until("Ctrl-C")
+    assert len(servers(folder)) == 1
+    assert list((folder / "state" / "logs").glob("*/small.log"))
+    again = lbt_sim("models", "serve", "mine.yaml")
+    assert again.status == 2
+    assert f"'small' is kept up already, by process {keeping.process.pid}" in again.err
+    assert keeping.end() == 0
+    assert not list((folder / "state" / "logs").glob("*")), "logs of what ended in order are not kept"
+
+
 def test_a_kept_server_that_dies_in_a_run_is_brought_back_by_its_keeper(
     serve: Callable[[], Serving], folder: Path
 ) -> None:

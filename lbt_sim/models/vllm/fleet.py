@@ -27,10 +27,12 @@ from lbt_sim.models.openai_transport import Failure, Life, Limits, Replica, Tran
 from lbt_sim.models.surroundings import Surroundings
 from lbt_sim.models.vllm import records
 from lbt_sim.models.vllm.capabilities import Capabilities, probe
+from lbt_sim.models.vllm.check import check_agreement
 from lbt_sim.models.vllm.life import Attached, Managed
 from lbt_sim.models.vllm.metrics import Snapshot, read_metrics
 from lbt_sim.models.vllm.pace import FIRST, MOST, Pace
 from lbt_sim.models.vllm.plan import Wanted, plan
+from lbt_sim.models.vllm.reserve import Reservations
 from lbt_sim.models.vllm.server import Rules, Server
 from lbt_sim.models.vllm.spec import VllmSpec
 
@@ -273,6 +275,7 @@ class Fleet:
 
     async def _open(self) -> None:
         tell = self._surroundings.tell
+        check_agreement(self._members)
         await asyncio.to_thread(records.sweep, tell)
         transport = self._transport = Transport([], Limits(PROBE_SECONDS, 0), None)
         try:
@@ -283,7 +286,8 @@ class Fleet:
                 elif not self._kept:
                     self._attach(group)
             wanted = [group for group in self._groups.values() if not group.stations]
-            await self._start(wanted)
+            with Reservations() as reservations:
+                await self._start(wanted, reservations)
             for group in self._groups.values():
                 group.detail = {**group.detail, "servers": [_told(station) for station in group.stations]}
                 await together(self._find_out(group, station) for station in group.stations)
@@ -308,11 +312,11 @@ class Fleet:
         group.detail = {**dict(fitting[0].detail), "attached": True}
         self._surroundings.tell(f"{group.name}: using the server that is kept running ({fitting[0].url})")
 
-    async def _start(self, groups: Sequence[_Group]) -> None:
+    async def _start(self, groups: Sequence[_Group], reservations: Reservations) -> None:
         wanted = [Wanted(group.name, group.spec, group.adapters) for group in groups]
         if not wanted:
             return
-        launches = await asyncio.to_thread(plan, wanted, self._surroundings.tell)
+        launches = await asyncio.to_thread(plan, wanted, self._surroundings.tell, reservations)
         for group in groups:
             spec = group.spec
             rules = Rules(spec.patience, spec.start_timeout, spec.restarts)

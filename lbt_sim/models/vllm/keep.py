@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
+
+from filelock import FileLock, Timeout
 
 from lbt_sim.errors import ModelUnavailable, Place
 from lbt_sim.models.surroundings import Surroundings
@@ -65,12 +70,47 @@ async def keep(
                 where=Place(key=f"models.{name}.urls"),
                 remedy="They need not be kept by lbt-sim: runs use them as they are.",
             )
-        if found := records.find_kept(spec.server_key):
-            raise ModelUnavailable(
-                f"'{name}' is kept up already, by process {found[0].owner} ({found[0].url})",
-                where=Place(key=f"models.{name}"),
-                remedy="Runs use that one. To start it anew, stop that process first.",
-            )
+    with _alone(entries):
+        await asyncio.to_thread(records.sweep_logs, kept_logs().parent)
+        await _keep(entries, tell, ready)
+        records.remove_logs(kept_logs())  # after a failure they are what is wanted
+
+
+@contextmanager
+def _alone(entries: Mapping[str, VllmSpec]) -> Iterator[None]:
+    """As long as these entries' servers are started and kept, nobody else of this user starts to keep them here.
+
+    Raises:
+        ModelUnavailable: Somebody does, or has.
+    """
+    with ExitStack() as held:
+        for key, name in sorted({spec.server_key: name for name, spec in entries.items()}.items()):
+            # The folder may be shared by machines, each of which may have servers of its own.
+            file = re.sub(r"[^\w.-]+", "-", f"serve-{key}@{gethostname()}.lock")
+            lock = FileLock(records.state_folder() / file, thread_local=False)
+            try:
+                held.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                raise _kept_already(name, key) from None
+            if records.find_kept(key):
+                raise _kept_already(name, key)
+        yield
+
+
+def _kept_already(name: str, key: str) -> ModelUnavailable:
+    found = records.find_kept(key)
+    what = f"is kept up already, by process {found[0].owner} ({found[0].url})" if found else "is being started already"
+    return ModelUnavailable(
+        f"'{name}' {what}" + ("" if found else ", by another `lbt-sim models serve`"),
+        where=Place(key=f"models.{name}"),
+        remedy="Runs use that one" + (". " if found else " once it is up. ") + "To start it anew, stop that process "
+        "first.",
+    )
+
+
+async def _keep(
+    entries: Mapping[str, VllmSpec], tell: Callable[[str], None], ready: Callable[[list[Kept]], None]
+) -> None:
     fleet = Fleet(Surroundings(logs=kept_logs(), tell=tell), kept=True)
     for name, spec in entries.items():
         fleet.join(name, spec)

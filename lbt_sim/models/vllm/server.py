@@ -323,7 +323,7 @@ class Server:
         """Writes down what runs, before it is started, so that nothing is ever unknown. The token of its mark."""
         if self._record is None:
             self._record = Record(
-                token=secrets.token_hex(8),
+                token=self._launch.token or secrets.token_hex(8),
                 name=self._launch.name,
                 owner=os.getpid(),
                 owner_start=records.started(os.getpid()) or 0,
@@ -339,6 +339,7 @@ class Server:
                 kept=self._kept,
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
                 detail=dict(self._launch.detail),
+                needs=dict(self._launch.needs),
             )
         process = self._process
         guard = process.guard if process else 0

@@ -169,6 +169,71 @@ async def test_what_is_kept_already_is_not_kept_again(house: House, state: Path)
     assert len(recorded(state)) == 1
 
 
+async def test_what_is_being_started_is_not_started_by_another(house: House, state: Path) -> None:
+    spec = house.spec()
+    ready: list[list[Kept]] = []
+    first, second = (asyncio.create_task(keep({"small": spec}, house.told.append, ready.append)) for _ in range(2))
+    await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+    assert (first.done(), second.done()) == (False, True)
+    with pytest.raises(ModelUnavailable, match="'small' is being started already") as caught:
+        await second
+    assert "once it is up" in caught.value.remedy
+    first.cancel()
+    await asyncio.wait({first})
+    assert not recorded(state)
+    (kept,) = await house.keep(small=spec)  # nothing of the two is in its way
+    assert kept.name == "small"
+
+
+async def test_logs_are_removed_when_all_ended_in_order_and_are_there_after_a_failure(
+    house: House, state: Path
+) -> None:
+    with pytest.raises(ModelUnavailable, match="bad ended with status 1"):
+        await house.keep(bad=house.spec(flags={"fail-start": "No available memory for the cache blocks."}))
+    assert (state / "logs" / str(os.getpid()) / "bad.log").is_file()
+    (kept,) = await house.keep(small=house.spec())
+    assert kept.log.is_file()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert house.keeping is not None
+    await house.keeping
+    assert not kept.log.parent.exists()
+
+
+async def test_logs_of_a_keeper_that_is_long_dead_are_removed_at_the_next_start(house: House, state: Path) -> None:
+    old = state / "logs" / str(1 << 30)  # no process has such a number
+    old.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    await house.keep(small=house.spec())
+    assert not old.exists()
+
+
+async def test_what_a_starting_server_takes_is_promised_to_it(house: House, state: Path) -> None:
+    seen: list[tuple[str, Any]] = []
+
+    def look(_: object) -> None:
+        seen.extend((path.stem, json.loads(path.read_text())) for path in recorded(state))
+
+    ready_now = asyncio.Event()
+    keeping = asyncio.create_task(keep({"small": house.spec(cpu_cache=3)}, look, lambda _: ready_now.set()))
+    waiting = asyncio.create_task(ready_now.wait())
+    await asyncio.wait({keeping, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    look(None)
+    for task in (keeping, waiting):
+        task.cancel()
+    await asyncio.wait({keeping, waiting})
+    (first, planned), (last, ready) = seen[0], seen[-1]
+    assert first == last, "the server has the record that was written when it was planned"
+    assert planned["needs"] == ready["needs"] == {"cpu": 3 * 1024 + plan.OVERHEAD}
+    assert (planned["port"], planned["ready"]) == (0, False)
+    assert not recorded(state)
+
+
+async def test_entries_that_share_servers_and_disagree_are_not_started(house: House, state: Path) -> None:
+    with pytest.raises(ModelUnavailable, match="`patience` is 60 for the one and 180 for the other"):
+        await house.keep(small=house.spec(patience=60), other=house.spec())
+    assert not recorded(state)
+
+
 async def test_servers_that_run_already_need_no_keeping(house: House) -> None:
     with pytest.raises(ModelUnavailable, match="names servers that run already"):
         await house.keep(small=VllmSpec(model="tiny", urls=["http://127.0.0.1:9/v1"]))

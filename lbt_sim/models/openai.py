@@ -19,14 +19,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from lbt_sim.errors import ModelUnavailable, nearest
+from lbt_sim.errors import ModelUnavailable, Place, nearest
 from lbt_sim.models import completions, labels
 from lbt_sim.models.base import ChatRequest, Head, ModelInfo, Reply
 from lbt_sim.models.limits import Gates, in_completion_order
 from lbt_sim.models.openai_transport import Failure, Limits, Replica, Transport
 from lbt_sim.scenario.schema import Spec
 
-__all__ = ["OpenAIModel", "OpenAISpec", "address"]
+__all__ = ["OpenAIModel", "OpenAISpec", "address", "api_key"]
 
 TOP = 20
 """First tokens that are asked for: the most that OpenAI's API and vLLM's default allow."""
@@ -118,7 +118,7 @@ class OpenAIModel:
         spec = self._spec
         if self._transport is None:
             replicas = [Replica(url, gate) for url, gate in self._at.items()]
-            self._transport = Transport(replicas, Limits(spec.timeout, spec.retries), _key(spec.api_key_env))
+            self._transport = Transport(replicas, Limits(spec.timeout, spec.retries), api_key(spec.api_key_env))
         try:
             found = [await self._look(n) for n in range(len(self._transport.replicas))]
         except ModelUnavailable:
@@ -281,13 +281,19 @@ def address(url: str) -> str:
     return parts._replace(netloc=host + port, path=path or "/v1", query="", fragment="").geturl()
 
 
-def _key(variable: str | None) -> str | None:
+def api_key(variable: str | None, where: Place | None = None) -> str | None:
+    """The API key that an environment variable holds; None where none is named.
+
+    Raises:
+        ModelUnavailable: It is not set, or holds what can be no key; `where` is the place of the option.
+    """
     if variable is None:
         return None
     key = os.environ.get(variable, "").strip()
     if not key or not key.isascii() or not key.isprintable():
         raise ModelUnavailable(
             f"the environment variable {variable} " + ("does not hold an API key" if key else "is not set"),
+            where=where,
             remedy=f"Set it to the server's API key: export {variable}=…",
         )
     return key

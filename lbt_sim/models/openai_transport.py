@@ -13,7 +13,8 @@ import math
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
@@ -23,10 +24,11 @@ from urllib.parse import urlsplit
 import aiohttp
 import tenacity
 
+from lbt_sim.concurrency import cancelled
 from lbt_sim.models.completions import server_error
 from lbt_sim.models.limits import Gate
 
-__all__ = ["BODY_LIMIT", "PUSHED_BACK", "Failure", "Life", "Limits", "Replica", "Transport", "decode"]
+__all__ = ["BODY_LIMIT", "PUSHED_BACK", "SUSPECT", "Failure", "Life", "Limits", "Replica", "Transport", "decode"]
 
 BODY_LIMIT = 8 << 20
 """Bytes of an answer; the rest is not read."""
@@ -40,6 +42,10 @@ PUSHED_BACK = frozenset({429, 503})
 """The server has more than it wants: not the call's fault."""
 HEADS = 4096
 TRY = 15.0
+SUSPECT = 2
+"""Times that servers die with a call in flight, after which it is sent with no other beside it."""
+CONVICTED = 2
+"""Times that a server dies with one call and no other in flight, after which it is the call that cannot be answered."""
 
 
 class Failure(Exception):
@@ -50,16 +56,28 @@ class Failure(Exception):
         transient: Whether a later run may succeed.
         status: The HTTP status, if there was one.
         after: Seconds that the server asks to wait.
+        arrived: Whether the server may have got the call.
+        deaths: How often a server died with these calls in flight.
     """
 
     def __init__(
-        self, what: str, *, retry: bool = False, transient: bool = False, status: int = 0, after: float = 0.0
+        self,
+        what: str,
+        *,
+        retry: bool = False,
+        transient: bool = False,
+        status: int = 0,
+        after: float = 0.0,
+        arrived: bool = True,
+        deaths: int = 0,
     ) -> None:
         super().__init__(what)
         self.retry = retry
         self.transient = transient or retry
         self.status = status
         self.after = after
+        self.arrived = arrived
+        self.deaths = deaths
 
 
 class Life(Protocol):
@@ -85,6 +103,10 @@ class Life(Protocol):
 
     async def lost(self, generation: int) -> bool:
         """Whether a call to that start of it failed because the server did: then it is to be sent again."""
+        ...
+
+    def suspecting(self) -> AbstractContextManager[None]:
+        """While a call is alone at the server, that may be what it dies of: then that is not held against it."""
         ...
 
 
@@ -124,11 +146,40 @@ class Replica:
         self.pushed_back = 0
         """How often it said that it has more than it wants."""
         self._name = (name or url).encode()
+        self._clocks: set[asyncio.Timeout] = set()
+        self._broken_off = ""
 
     @property
     def url(self) -> str:
         """Its base address."""
         return self.life.url if self.life else self._url
+
+    @asynccontextmanager
+    async def in_flight(self, calls: int) -> AsyncIterator[None]:
+        """While calls are in flight: they are counted, and can be broken off.
+
+        Raises:
+            Failure: They were.
+        """
+        self.calls += calls
+        clock = asyncio.timeout(None)
+        self._clocks.add(clock)
+        try:
+            async with clock:
+                yield
+        except TimeoutError:
+            raise Failure(f"{self.url} {self._broken_off}", retry=True) from None
+        finally:
+            self._clocks.discard(clock)
+            self.calls -= calls
+            self.finished += calls
+
+    def break_off(self, why: str) -> None:
+        """Ends all calls in flight as failed, and passes it over for a while: it hangs."""
+        self._broken_off = why
+        for clock in self._clocks:
+            clock.reschedule(0.0)
+        self.quarantine()
 
     def quarantine(self) -> None:
         """Pass it over for a while."""
@@ -147,11 +198,13 @@ class Limits:
         timeout: Seconds of one attempt.
         retries: Further attempts after an error that may pass.
         push_back: Seconds for which a server may send a call back (429, 503) before that counts as an attempt.
+        suspect: Deaths of servers with a call in flight, after which it is sent with no other beside it.
     """
 
     timeout: float
     retries: int
     push_back: float = 0.0
+    suspect: int = SUSPECT
 
 
 class Transport:
@@ -178,7 +231,7 @@ class Transport:
         """Close all connections."""
         await self._session.close()
 
-    async def post(self, path: str, body: bytes, digest: bytes, calls: int = 1) -> Any:
+    async def post(self, path: str, body: bytes, digest: bytes, calls: int = 1, deaths: int = 0) -> Any:
         """The JSON that a replica answers to `body`.
 
         Args:
@@ -186,14 +239,15 @@ class Transport:
             body: JSON.
             digest: Of the prompt's head: requests with the same head go to the same replica while it has room.
             calls: How many calls the body holds.
+            deaths: How often a server has died with them in flight.
 
         Raises:
             Failure: All attempts failed, or the request was refused; or it holds several calls, and the server has more
-                than it wants: one by one they may find room.
-            ServerLost: The replica's server cannot be brought back.
+                than it wants, or keeps dying: to be sent one by one.
+            ServerLost: No replica's server can be brought back.
         """
         try:
-            return await self._attempt(path, body, digest, calls)
+            return await self._attempt(path, body, digest, calls, deaths)
         except Failure as failure:
             if not failure.retry or not self._limits.retries or (calls > 1 and failure.status in PUSHED_BACK):
                 raise
@@ -206,7 +260,7 @@ class Transport:
             reraise=True,
         ):
             with attempt:
-                return await self._attempt(path, body, digest, calls)
+                return await self._attempt(path, body, digest, calls, deaths)
         raise first  # not reached: tenacity raises what the last attempt raised
 
     async def try_once(self, replica: Replica, path: str, body: bytes | None = None) -> Any:
@@ -228,43 +282,85 @@ class Transport:
         except TimeoutError:
             raise Failure(f"{replica.url} did not answer within {seconds:g} s", retry=True) from None
 
-    async def _attempt(self, path: str, body: bytes, digest: bytes, calls: int) -> Any:
-        """An attempt, made again where it was not the call that failed: the server died, or was full."""
-        begun, pause = time.monotonic(), 0.05
+    async def _attempt(self, path: str, body: bytes, digest: bytes, calls: int, deaths: int) -> Any:
+        """An attempt, made again where it was not the call that failed: the server died, or was full.
+
+        Of a server that dies and dies again, one of the calls that were in flight each time may be the reason: they are
+        sent with no other beside them, so that one that is has itself alone to pay for it.
+        """
+        begun, pause, kills = time.monotonic(), 0.05, 0
+        while True:
+            replica = await self._up(digest)
+            alone = replica.life is not None and deaths >= self._limits.suspect
+            if alone and calls > 1:
+                raise Failure(f"{replica.url}: the server died {deaths} times", transient=True, deaths=deaths)
+            async with replica.gate.alone() if alone else replica.gate.room(calls):
+                if replica.life and not replica.life.alive:
+                    continue  # it died while they waited for room
+                generation = await replica.life.up() if replica.life else 0
+                try:
+                    with replica.life.suspecting() if replica.life and alone else nullcontext():
+                        return await self._counted(replica, path, body, calls)
+                except Failure as error:
+                    failure = error
+                # Before the next one goes in, which would otherwise be taken for one that was there.
+                died = bool(failure.retry and replica.life and await replica.life.lost(generation))
+            if failure.status in PUSHED_BACK:
+                replica.pushed_back += 1
+            # Several at once may be more than it will ever take: whoever put them together sends fewer.
+            waits = failure.status in PUSHED_BACK and calls == 1
+            if died:
+                deaths, kills = deaths + failure.arrived, kills + (failure.arrived and alone)
+                if kills >= CONVICTED:
+                    raise _deadly(replica.url, deaths) from failure
+            elif waits and time.monotonic() - begun < self._limits.push_back:
+                await asyncio.sleep(0 if failure.after else random.uniform(0.5, 1.0) * pause)
+                pause = min(2 * pause, 2.0)
+            else:
+                raise failure
+
+    async def _up(self, digest: bytes) -> Replica:
+        """The replica that a call goes to; waits until there is one.
+
+        Raises:
+            ServerLost: No server can be brought back.
+        """
         while True:
             replica = self._choose(digest)
-            if (rest := replica.resume_at - time.monotonic()) > 0:
+            if replica.life and not replica.life.alive:
+                await self._any_up()
+            elif (rest := replica.resume_at - time.monotonic()) > 0:
                 await asyncio.sleep(rest)
-            generation = await replica.life.up() if replica.life else 0
-            try:
-                async with replica.gate.room(calls):
-                    return await self._counted(replica, path, body, calls)
-            except Failure as failure:
-                if failure.status in PUSHED_BACK:
-                    replica.pushed_back += 1
-                if failure.retry and replica.life and await replica.life.lost(generation):
-                    continue
-                # Several at once may be more than it will ever take: whoever put them together sends fewer.
-                waits = failure.status in PUSHED_BACK and calls == 1
-                if waits and time.monotonic() - begun < self._limits.push_back:
-                    await asyncio.sleep(0 if failure.after else random.uniform(0.5, 1.0) * pause)
-                    pause = min(2 * pause, 2.0)
-                else:
-                    raise
+            else:
+                return replica
+
+    async def _any_up(self) -> None:
+        """Waits for the first of the servers that answers again.
+
+        Raises:
+            ServerLost: None will.
+        """
+        waiting = [asyncio.ensure_future(replica.life.up()) for replica in self.replicas if replica.life]
+        left = set(waiting)
+        try:
+            while left:
+                done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                if any(task.exception() is None for task in done):
+                    return
+            await waiting[0]
+        finally:
+            await cancelled(waiting)
 
     async def _counted(self, replica: Replica, path: str, body: bytes, calls: int) -> Any:
-        replica.calls += calls
         try:
-            answer = decode(await self._exchange(replica, "POST", path, replica.start + body), replica.url)
+            async with replica.in_flight(calls):
+                answer = decode(await self._exchange(replica, "POST", path, replica.start + body), replica.url)
         except Failure as failure:
             if failure.after:
                 replica.resume_at = time.monotonic() + min(failure.after, RETRY_AFTER_LIMIT)
             if failure.retry and failure.status in (0, 502, 503) and not replica.life:
                 replica.quarantine()
             raise
-        finally:
-            replica.calls -= calls
-            replica.finished += calls
         replica.down_until = 0.0
         return answer
 
@@ -279,9 +375,10 @@ class Transport:
             if len(self._order) > HEADS:
                 self._order.popitem(last=False)
         now = time.monotonic()
-        up = [r for r in order if r.down_until <= now and r.resume_at <= now and (not r.life or r.life.alive)]
+        living = [r for r in order if not r.life or r.life.alive]
+        up = [r for r in living if r.down_until <= now and r.resume_at <= now]
         if not up:
-            return min(order, key=lambda replica: max(replica.down_until, replica.resume_at))
+            return min(living or order, key=lambda replica: max(replica.down_until, replica.resume_at))
         return next((replica for replica in up if not replica.gate.full), up[0])
 
     async def _exchange(self, replica: Replica, method: str, path: str, body: bytes | None) -> bytes:
@@ -294,7 +391,8 @@ class Transport:
         except TimeoutError:
             raise Failure(f"{replica.url} did not answer within {self._limits.timeout:g} s", retry=True) from None
         except aiohttp.ClientConnectorError as error:
-            raise Failure(f"{replica.url} cannot be reached: {error.strerror or error.os_error}", retry=True) from error
+            what = f"{replica.url} cannot be reached: {error.strerror or error.os_error}"
+            raise Failure(what, retry=True, arrived=False) from error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
             raise Failure(f"{replica.url} broke the connection: {error or type(error).__name__}", retry=True) from error
         except (aiohttp.ClientError, ValueError) as error:
@@ -332,6 +430,13 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
     response.close()
     raise Failure(f"{response.url.origin()} answered more than {BODY_LIMIT >> 20} MiB, which was not read")
+
+
+def _deadly(url: str, deaths: int) -> Failure:
+    what = (
+        f"{url}: the server died {deaths} times with this call in flight, {CONVICTED} of them with no other beside it"
+    )
+    return Failure(what, transient=True, deaths=deaths)
 
 
 def _refusal(url: str, status: int, headers: Mapping[str, str], data: bytes) -> Failure:

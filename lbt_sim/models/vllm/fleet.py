@@ -8,38 +8,39 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from lbt_sim.concurrency import cancelled, together
 from lbt_sim.errors import ModelUnavailable, Place
-from lbt_sim.models.limits import Gate
-from lbt_sim.models.openai_transport import Failure, Life, Limits, Replica, Transport, decode
+from lbt_sim.models.openai import api_key
+from lbt_sim.models.openai_transport import Failure, Limits, Replica, Transport, decode
 from lbt_sim.models.surroundings import Surroundings
 from lbt_sim.models.vllm import records
-from lbt_sim.models.vllm.capabilities import Capabilities, probe
+from lbt_sim.models.vllm.capabilities import probe
 from lbt_sim.models.vllm.check import check_agreement
 from lbt_sim.models.vllm.life import Attached, Managed
-from lbt_sim.models.vllm.metrics import Snapshot, read_metrics
-from lbt_sim.models.vllm.pace import FIRST, MOST, Pace
+from lbt_sim.models.vllm.metrics import read_metrics
+from lbt_sim.models.vllm.pace import MOST
 from lbt_sim.models.vllm.plan import Wanted, plan
 from lbt_sim.models.vllm.reserve import Reservations
 from lbt_sim.models.vllm.server import Rules, Server
 from lbt_sim.models.vllm.spec import VllmSpec
+from lbt_sim.models.vllm.station import Party, Station
 
-__all__ = ["Fleet", "Party", "Station"]
+__all__ = ["Fleet"]
 
 LOOK = 0.25
 """Seconds between two looks at a server's metrics while calls are in flight."""
+READ = 5.0
+"""Seconds for such a look, at most."""
 PROBE_SECONDS = 120.0
 """For one question while it is found out what a server can: the first of a kind may compile something."""
 
@@ -49,120 +50,6 @@ def adapter_name(spec: VllmSpec) -> str | None:
     if spec.lora is None or spec.urls:
         return spec.lora  # servers that run already have names for theirs
     return "lora-" + blake2b(str(Path(spec.lora).expanduser().resolve()).encode(), digest_size=6).hexdigest()
-
-
-@dataclass
-class Station:
-    """One server as models see it: where it is, how many calls it is given, what it has done.
-
-    Attributes:
-        name: What stands for it where prompts are dealt out over replicas: the same in every run.
-        url: Its root, without `/v1`.
-        served: What it calls its model.
-        key: Its API key.
-        life: Who looks after it.
-        most: The scenario's cap on calls in flight.
-        kept: Whether it is kept for the calls of other processes: what is in flight is then known from itself.
-        can: What it can.
-    """
-
-    name: str
-    url: str
-    served: str
-    key: str | None = None
-    life: Life | None = None
-    most: int = MOST
-    can: Capabilities = field(default_factory=Capabilities)
-    gate: Gate = field(init=False)
-    pace: Pace = field(init=False)
-    replicas: list[Replica] = field(default_factory=list)
-    done: Snapshot = field(default_factory=Snapshot)
-    kept: bool = False
-    _last: Snapshot | None = None
-
-    def __post_init__(self) -> None:
-        self.pace = Pace(min(FIRST, self.most), self.most)
-        self.gate = Gate(self.pace.limit)
-
-    def replica(self, adapter: str | None = None) -> Replica:
-        """The server for one model's transport, answering with its own weights or with an adapter."""
-        start = b'{"model":' + json.dumps(adapter or self.served).encode() + b","
-        replica = Replica(self.url, self.gate, name=self.name, key=self.key, life=self.life, start=start)
-        self.replicas.append(replica)
-        return replica
-
-    def busy(self) -> tuple[int, int]:
-        """Calls in flight, and calls that came back: of a server that is kept, those of other processes."""
-        if self.kept:
-            last = self._last or Snapshot()
-            return int((last.running or 0) + (last.waiting or 0)), int(last.finished or 0)
-        return sum(r.calls for r in self.replicas), sum(r.finished for r in self.replicas)
-
-    def look(self, now: Snapshot) -> None:
-        """Takes note of what the server says of itself, and lets in as many calls as that suggests."""
-        if self._last is not None:
-            self.done = self.done.plus(now.since(self._last))
-        self._last = now
-        pushed_back = sum(replica.pushed_back for replica in self.replicas)
-        self.gate.limit = self.pace.look(now, wanted=self.gate.full, pushed_back=pushed_back)
-
-
-class Party:
-    """The servers that answer one entry of a scenario, and what is known of them.
-
-    Attributes:
-        stations: One for each replica.
-        weights: The model's identity: name and revision or digest.
-        answers_as: What the servers call the LoRA adapter, None without one.
-        adapter: The LoRA adapter's identity, '' without one.
-        detail: For the manifest.
-        server: Addresses that the scenario gave, '' for servers of our own.
-        gate: At which calls wait before they are taken on: as wide as the stations' gates together.
-    """
-
-    def __init__(
-        self,
-        stations: Sequence[Station],
-        look: Callable[[Station], Awaitable[None]],
-        *,
-        weights: str,
-        answers_as: str | None,
-        adapter: str,
-        detail: Mapping[str, Any],
-        server: str,
-    ) -> None:
-        self.stations = tuple(stations)
-        self._look = look
-        self.weights, self.answers_as, self.adapter = weights, answers_as, adapter
-        self.detail, self.server = dict(detail), server
-        self.can = reduce(Capabilities.shared_with, (station.can for station in stations))
-        self.gate = Gate(sum(station.gate.limit for station in stations))
-        self._begun = time.monotonic()
-
-    def widen(self) -> None:
-        """Follows the stations' limits."""
-        self.gate.limit = sum(station.gate.limit for station in self.stations)
-
-    async def figures(self) -> dict[str, Any]:
-        """What the servers did since they were opened for this run; for other runs too, where these share them."""
-        for station in self.stations:
-            await self._look(station)
-        done = reduce(Snapshot.plus, (station.done for station in self.stations), Snapshot())
-        seconds = time.monotonic() - self._begun
-        sent, computed = done.prompt_tokens, done.computed
-        restarts = [why for s in self.stations if isinstance(s.life, Managed) for why in s.life.server.restarts]
-        return {
-            "prompt_tokens": _whole(sent),
-            "computed": _whole(computed),
-            "prefix_hit_rate": round(1 - computed / sent, 4) if sent and computed is not None else None,
-            "generated": _whole(done.generated),
-            "tokens_per_second": round(((sent or 0) + (done.generated or 0)) / seconds, 1) if seconds else None,
-            "preempted": _whole(done.preempted),
-            "in_flight_at_most": sum(station.pace.highest for station in self.stations),
-            "pushed_back": sum(replica.pushed_back for station in self.stations for replica in station.replicas),
-            "restarts": restarts,
-            "replicas": len(self.stations),
-        }
 
 
 @dataclass
@@ -263,6 +150,8 @@ class Fleet:
         await cancelled([task for task in (watch, opening) if task is not None])
         servers = [server for group in self._groups.values() for server in group.servers]
         await asyncio.gather(*(server.stop() for server in servers))
+        lives = [station.life for group in self._groups.values() for station in group.stations]
+        await asyncio.gather(*(life.close() for life in lives if isinstance(life, Attached)))
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.close()
@@ -290,7 +179,7 @@ class Fleet:
                 await self._start(wanted, reservations)
             for group in self._groups.values():
                 group.detail = {**group.detail, "servers": [_told(station) for station in group.stations]}
-                await together(self._find_out(group, station) for station in group.stations)
+                await self._find_out_all(group)
                 await together(self._look(station) for station in group.stations)  # from here on it is counted
         except BaseException:
             await asyncio.gather(*(server.stop() for group in self._groups.values() for server in group.servers))
@@ -304,13 +193,15 @@ class Fleet:
         """Takes servers that `models serve` keeps for this entry, where there are."""
         found = records.find_kept(group.spec.server_key)
         fitting = [record for record in found if group.adapters.items() <= dict(record.adapters).items()]
-        if len(fitting) < group.spec.replicas:
+        if not fitting:
             return
         for number, record in enumerate(fitting[: group.spec.replicas]):
             life = Attached(record, group.spec.start_timeout)
             group.stations.append(Station(str(number), life.url, record.served, record.api_key, life, group.most))
         group.detail = {**dict(fitting[0].detail), "attached": True}
-        self._surroundings.tell(f"{group.name}: using the server that is kept running ({fitting[0].url})")
+        urls, wanted = [station.url for station in group.stations], group.spec.replicas
+        which = "the server that is kept running" if wanted == 1 else f"{len(urls)} of {wanted} servers, kept running"
+        self._surroundings.tell(f"{group.name}: using {which} ({', '.join(urls)})")
 
     async def _start(self, groups: Sequence[_Group], reservations: Reservations) -> None:
         wanted = [Wanted(group.name, group.spec, group.adapters) for group in groups]
@@ -355,10 +246,31 @@ class Fleet:
             self._folder = Path(tempfile.mkdtemp(prefix="lbt-sim-vllm-"))
         return self._folder
 
+    async def _find_out_all(self, group: _Group) -> None:
+        """What a group's servers can; of those that run somewhere, some may be down for now."""
+        if not group.spec.urls:
+            await together(self._find_out(group, station) for station in group.stations)
+            return
+
+        async def tried(station: Station) -> _Away | None:
+            try:
+                await self._find_out(group, station)
+            except _Away as error:
+                return error
+            return None
+
+        away = await together(tried(station) for station in group.stations)
+        there = [station for station, error in zip(group.stations, away, strict=True) if error is None]
+        for station, error in zip(group.stations, away, strict=True):
+            if error is not None and not there:
+                raise error
+            if error is not None:
+                self._surroundings.tell(f"{group.name}: {error.what}; it is passed over until it answers")
+                station.can = there[0].can  # its calls are asked as those of the others
+
     async def _find_out(self, group: _Group, station: Station) -> None:
         """What a server can. A server that was not started here is verified so: it has to know the model."""
         assert self._transport is not None  # noqa: S101 - `_open` made it
-        key = {"Authorization": f"Bearer {station.key}"} if station.key else None
         replica = Replica(station.url, station.gate, key=station.key)
         place = Place(key=f"models.{group.name}" + (".urls" if group.spec.urls else ""))
         read = partial(self._transport.read_once, replica, seconds=PROBE_SECONDS)
@@ -373,24 +285,34 @@ class Fleet:
                 await _verify(post, station, names, place)
             station.can = await probe(post, station.served)
         except Failure as failure:
-            remedy = (
-                f"Is it running? Try: curl {station.url}/v1/models" if group.spec.urls else f"Its key: {bool(key)}."
-            )
-            raise ModelUnavailable(f"no vLLM server: {failure}", where=place, remedy=remedy) from None
+            remedy = f"Is it running? Try: curl {station.url}/v1/models"
+            if isinstance(station.life, Attached):
+                remedy = (
+                    "`lbt-sim models serve` keeps it: see what that tells, or end that, and the run starts its own."
+                )
+            kind = _Away if failure.retry and failure.status in (0, 502, 503, 504) else ModelUnavailable
+            raise kind(f"no vLLM server: {failure}", where=place, remedy=remedy) from None
 
     # --- while it runs ------------------------------------------------------------------------------------
 
     async def _keep_looking(self) -> None:
-        """Reads the servers' metrics for as long as the run goes on."""
+        """Looks at the servers for as long as the run goes on."""
+        try:
+            await self._look_again_and_again()
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            self._surroundings.tell(f"the servers are no longer looked at, calls in flight stay as they are ({told})")
+            raise
+
+    async def _look_again_and_again(self) -> None:
         stations = [station for group in self._groups.values() for station in group.stations]
         before: list[tuple[int, int] | None] = [None] * len(stations)
         while True:
             await asyncio.sleep(LOOK)
-            for number, station in enumerate(stations):
-                now = station.busy()
-                if now != before[number] or now[0] or station.kept:
-                    await self._look(station)
-                before[number] = now
+            now = [station.busy() for station in stations]
+            active = [s for s, n, b in zip(stations, now, before, strict=True) if n != b or n[0] or s.kept]
+            await asyncio.gather(*(self._look(station) for station in active if not station.gone))
+            before = list(now)
             for party in self._parties:
                 party.widen()
 
@@ -398,23 +320,26 @@ class Fleet:
         assert self._transport is not None  # noqa: S101 - `_open` made it
         url = station.life.url if station.life else station.url
         replica = Replica(url, station.gate, key=station.key)
-        with suppress(Failure):  # what is wrong with it shows in its calls, and to its watch
-            text = await self._transport.read_once(replica, "/metrics", seconds=5.0)
-            station.look(read_metrics(text.decode("utf-8", "replace")))
+        now = None
+        if not station.silent:
+            try:
+                text = await self._transport.read_once(replica, "/metrics", seconds=READ)
+                now = read_metrics(text.decode("utf-8", "replace"))
+            except Failure as failure:  # what is wrong with it shows in its calls, and to its watch
+                station.silent = failure.status in (404, 405)
+        station.look(now)
+
+
+class _Away(ModelUnavailable):
+    """A server is not in reach now."""
 
 
 def _given(group: _Group, number: int, url: str) -> Station:
     """A server that runs somewhere, by its address."""
     spec = group.spec
-    key = os.environ.get(spec.api_key_env, "").strip() if spec.api_key_env else None
-    if spec.api_key_env and not key:
-        raise ModelUnavailable(
-            f"the environment variable {spec.api_key_env} is not set",
-            where=Place(key="models.api_key_env"),
-            remedy=f"Set it to the server's API key: export {spec.api_key_env}=…",
-        )
+    key = api_key(spec.api_key_env, Place(key=f"models.{group.name}.api_key_env"))
     root = url.removesuffix("/v1")
-    return Station(str(number), root, spec.model, key, most=group.most)
+    return Station(str(number), root, spec.model, key, most=group.most, patience=spec.patience)
 
 
 async def _verify(post: Any, station: Station, names: Collection[str], place: Place) -> None:
@@ -441,7 +366,3 @@ async def _verify(post: Any, station: Station, names: Collection[str], place: Pl
 def _told(station: Station) -> dict[str, Any]:
     how = "started" if isinstance(station.life, Managed) else "kept" if station.life else "given"
     return {"how": how} | ({"url": station.url} if how == "given" else {})
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)

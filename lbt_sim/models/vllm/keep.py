@@ -61,7 +61,7 @@ async def keep(
 
     Raises:
         ModelUnavailable: One cannot be started, or is kept already; then none is.
-        ServerLost: One died and cannot be brought back; the others are stopped too.
+        ServerLost: All of an entry died and cannot be brought back; the others are stopped too.
     """
     for name, spec in entries.items():
         if spec.urls:
@@ -142,6 +142,7 @@ async def _serve(fleet: Fleet, entries: Mapping[str, VllmSpec], ready: Callable[
     )
     while True:
         for name in entries:
-            for server in fleet.servers_of(name):
-                await server.up()  # raises where it is lost for good
+            servers = fleet.servers_of(name)
+            if all(server.gone for server in servers):
+                await servers[0].up()  # raises, and says why
         await asyncio.sleep(LOOK)

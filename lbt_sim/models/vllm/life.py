@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 import aiohttp
 
+from lbt_sim.concurrency import cancelled
 from lbt_sim.errors import ServerLost
 from lbt_sim.models.vllm import records
 from lbt_sim.models.vllm.records import Record
@@ -31,6 +33,16 @@ class Managed:
         """Whether it is not just being started."""
         return self.server.alive
 
+    @property
+    def gone(self) -> bool:
+        """Whether it cannot be brought back."""
+        return self.server.gone
+
+    @property
+    def starts(self) -> int:
+        """How often it was started."""
+        return self.server.generation
+
     async def up(self) -> int:
         """Waits until it answers; how often it was started.
 
@@ -42,6 +54,10 @@ class Managed:
     async def lost(self, generation: int) -> bool:
         """Whether a call failed because the server did."""
         return await self.server.lost(generation)
+
+    def suspecting(self) -> AbstractContextManager[None]:
+        """While a call is alone at it, a death of it may be that call's."""
+        return self.server.suspecting()
 
 
 class Attached:
@@ -57,6 +73,7 @@ class Attached:
         self._seconds = seconds
         self._generation = 1
         self._down = False
+        self._gone: ServerLost | None = None
         self._back: asyncio.Future[None] | None = None
 
     @property
@@ -69,6 +86,16 @@ class Attached:
         """Whether it answers, as far as is known."""
         return not self._down
 
+    @property
+    def gone(self) -> bool:
+        """Whether it was waited for in vain."""
+        return self._gone is not None
+
+    @property
+    def starts(self) -> int:
+        """How often it was started, as far as was seen from here."""
+        return self._generation
+
     async def up(self) -> int:
         """Waits until it answers again.
 
@@ -76,6 +103,8 @@ class Attached:
             ServerLost: Whoever kept it is gone, or it did not come back in time.
         """
         while self._down:
+            if self._gone is not None:
+                raise ServerLost(self._gone.what, remedy=self._gone.remedy)
             if self._back is None or self._back.done():
                 self._back = asyncio.ensure_future(self._wait())
             await asyncio.shield(self._back)
@@ -91,7 +120,23 @@ class Attached:
             self._down = True
         return True
 
+    def suspecting(self) -> AbstractContextManager[None]:
+        """Whoever keeps it counts its deaths, and knows nothing of our calls."""
+        return nullcontext()
+
+    async def close(self) -> None:
+        """Waits for it no longer."""
+        if self._back is not None:
+            await cancelled([self._back])
+
     async def _wait(self) -> None:
+        try:
+            await self._answer_again()
+        except ServerLost as error:
+            self._gone = error
+            raise
+
+    async def _answer_again(self) -> None:
         end = time.monotonic() + self._seconds
         while time.monotonic() < end:
             record = next((r for r in records.live() if r.token == self._record.token), None)

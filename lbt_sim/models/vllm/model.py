@@ -16,16 +16,18 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
+from lbt_sim.concurrency import cancelled
 from lbt_sim.models import completions, labels
 from lbt_sim.models.base import ChatRequest, Head, ModelInfo, Reply
 from lbt_sim.models.limits import Group, in_groups
-from lbt_sim.models.openai_transport import PUSHED_BACK, Failure, Limits, Transport
+from lbt_sim.models.openai_transport import PUSHED_BACK, SUSPECT, Failure, Limits, Transport
 from lbt_sim.models.surroundings import Surroundings
 from lbt_sim.models.vllm import ask
 from lbt_sim.models.vllm.ask import Choices, Way
 from lbt_sim.models.vllm.capabilities import Capabilities
-from lbt_sim.models.vllm.fleet import Fleet, Party
+from lbt_sim.models.vllm.fleet import Fleet
 from lbt_sim.models.vllm.spec import VllmSpec
+from lbt_sim.models.vllm.station import Party
 
 __all__ = ["VllmModel", "VllmSpec"]
 
@@ -68,6 +70,7 @@ class VllmModel:
         self._written: OrderedDict[bytes, bytes] = OrderedDict()
         self._measured: OrderedDict[bytes, int] = OrderedDict()
         self._warm: OrderedDict[bytes, None] = OrderedDict()
+        self._starts = 0
         self._choices: dict[tuple[str, ...], asyncio.Future[Choices]] = {}
         self._thin = 0
         self._labelled = 0
@@ -90,7 +93,8 @@ class VllmModel:
         assert self._fleet is not None  # noqa: S101 - `settle` has just seen to it
         party = await self._fleet.open(self._name)
         replicas = [station.replica(party.answers_as) for station in party.stations]
-        limits = Limits(CALL_SECONDS, self._spec.retries, push_back=self._spec.patience)
+        spec = self._spec
+        limits = Limits(CALL_SECONDS, spec.retries, spec.patience, suspect=max(1, min(SUSPECT, spec.restarts)))
         self._transport, self._party, self._can = Transport(replicas, limits, None), party, party.can
         context = {"context": party.can.context} if party.can.context else {}
         detail = {**party.detail, "can": party.can.as_data(), **context, "counts_tokens": party.can.counts}
@@ -117,6 +121,9 @@ class VllmModel:
             return
         begun = False
         warmed: dict[bytes, asyncio.Event] = {}
+        if self._starts != self._party.starts:  # with empty caches
+            self._starts = self._party.starts
+            self._warm.clear()
 
         def most() -> int:
             # The first of a prompt goes alone where the others would compute its head again beside it.
@@ -143,6 +150,7 @@ class VllmModel:
 
     async def close(self) -> None:
         """Close the connections; the last of the run's models to close stops the servers that it started."""
+        await cancelled(list(self._choices.values()))
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.close()
@@ -211,6 +219,7 @@ class VllmModel:
         path, read = (BATCH, ask.read_batch) if shape == "batch" else (CHAT, ask.read_samples)
         body = self._body(group, way, choices, shape)
         self._groups += 1
+        deaths = 0
         try:
             data = await transport.post(path, body, group[0].head.digest, len(group))
             found = read(data, group, way, choices, self._can)
@@ -219,23 +228,27 @@ class VllmModel:
                 half = (len(group) + 1) // 2
                 parts = [await self._sent(transport, part, way, choices) for part in (group[:half], group[half:])]
                 return [reply for part in parts for reply in part]
-            found = [None] * len(group)
+            found, deaths = [None] * len(group), failure.deaths
         except completions.Malformed:
             # One of them may be what the server chokes on: the others are not to pay for it.
             found = [None] * len(group)
         self._weigh(reply for reply in found if reply is not None)
         missing = [one for one, reply in zip(group, found, strict=True) if reply is None]
-        alone = iter(await asyncio.gather(*(self._alone(transport, one, way, choices) for one in missing)))
+        alone = iter(await asyncio.gather(*(self._alone(transport, one, way, choices, deaths) for one in missing)))
         return [reply or next(alone) for reply in found]
 
-    async def _alone(self, transport: Transport, request: ChatRequest, way: Way, choices: Choices | None) -> Reply:
-        """One call, and another way where the first tells no choice."""
+    async def _alone(
+        self, transport: Transport, request: ChatRequest, way: Way, choices: Choices | None, deaths: int = 0
+    ) -> Reply:
+        """One call, and another way where the first tells no choice; its server has died of it, maybe, so often."""
         looked: list[Reply] = []
-        for try_ in (way, "constrain" if self._can.structured else "text"):
+        ways: list[Way] = [way, "constrain" if self._can.structured else "text"]
+        for try_ in dict.fromkeys(ways):
             path = TOKENIZE if try_ == "count" else CHAT
             self._groups += 1
             try:
-                data = await transport.post(path, self._body([request], try_, choices), request.head.digest)
+                body = self._body([request], try_, choices)
+                data = await transport.post(path, body, request.head.digest, deaths=deaths)
                 reply = ask.read_alone(data, request, try_, choices, self._can)
             except Failure as failure:
                 if try_ == "look" and failure.status in (400, 422):

@@ -7,7 +7,7 @@ never many: the limit grows while the server takes all that it is given, and shr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lbt_sim.models.vllm.metrics import Snapshot
 
@@ -37,9 +37,10 @@ class Pace:
     _pushed_back: int = 0
     _preempted: float = 0.0
     _rest: int = 0
+    _first: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.limit = self.highest = min(self.limit, self.most)
+        self.limit = self.highest = self._first = min(self.limit, self.most)
 
     def look(self, now: Snapshot, *, wanted: bool, pushed_back: int) -> int:
         """The limit from now on.
@@ -49,8 +50,8 @@ class Pace:
             wanted: Whether calls of ours wait for room.
             pushed_back: How often it has sent a call back so far (429, 503).
         """
-        if now.running is None and now.waiting is None and pushed_back == self._pushed_back:
-            return self.limit  # it says nothing to be led by
+        if now.running is None and now.waiting is None:
+            return self._blind(wanted=wanted, pushed_back=pushed_back)
         preempted = now.preempted or 0.0
         crowded = preempted > self._preempted or (now.cache_use or 0.0) > _CACHE_FULL
         refused = pushed_back > self._pushed_back
@@ -71,4 +72,15 @@ class Pace:
             limit = self.limit
         self.limit = max(min(LEAST, self.most), min(limit, self.most))
         self.highest = max(self.highest, self.limit)
+        return self.limit
+
+    def _blind(self, *, wanted: bool, pushed_back: int) -> int:
+        """The limit where the server tells no figures: half when it sends calls back, then slowly up to what it was."""
+        if pushed_back > self._pushed_back:
+            self._pushed_back, self._rest = pushed_back, 4
+            self.limit = max(min(LEAST, self.most), self.limit // 2)
+        elif self._rest:
+            self._rest -= 1
+        elif wanted and self.limit < self._first:
+            self.limit = min(self._first, self.limit + LEAST)
         return self.limit

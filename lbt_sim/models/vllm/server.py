@@ -11,8 +11,8 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,6 +110,8 @@ class Server:
         self._process: Process | None = None
         self._probe: Probe | None = None
         self._spent = 0
+        self._excused = 0
+        self._suspected = False
         self._since = 0.0
         self._failure: LbtError | None = None
         self._settled = asyncio.Event()  # it answers, or never will
@@ -126,6 +128,18 @@ class Server:
     def alive(self) -> bool:
         """Whether it answers, as far as is known."""
         return self._settled.is_set() and self._failure is None
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is known that it will not answer any more."""
+        return self._failure is not None
+
+    @contextmanager
+    def suspecting(self) -> Iterator[None]:
+        """While a call is alone at it: what it dies of now is that call, and counts by itself among the restarts."""
+        self._suspected = True
+        yield
+        self._suspected = False  # it was answered; of one that was not, its death may not have shown yet
 
     async def start(self) -> None:
         """Start it, once; returns when it answers.
@@ -172,7 +186,9 @@ class Server:
             )
         examination = self._examination
         await asyncio.wait({examination})
-        return examination.cancelled() or examination.result()
+        died = examination.cancelled() or examination.result()
+        self._suspected = self._suspected and died
+        return died
 
     async def stop(self) -> None:
         """Stop it: in order, then by force. Nothing is left of it. Any number of times, at any moment."""
@@ -199,6 +215,8 @@ class Server:
                 process = await self._revive(probe, process.why)
         except LbtError as error:
             self._fail(error)
+            if self.generation:  # else whoever started it is told
+                self._tell(f"{error.what}: it is given up")
         except asyncio.CancelledError:
             self._fail(self._stopped())
         except BaseException as error:
@@ -280,11 +298,14 @@ class Server:
         """
         name, most = self._launch.name, self._rules.restarts
         if time.monotonic() - self._since >= FORGIVEN:
-            self._spent = 0
-        while self._spent < most:
-            self._spent += 1
+            self._spent = self._excused = 0
+        excused, self._suspected = self._suspected and self._excused < most, False
+        while excused or self._spent < most:
+            self._excused, self._spent = self._excused + excused, self._spent + (not excused)
             self.restarts.append(why)
-            self._tell(f"{name} {why}; it is started anew ({self._spent} of {most})")
+            times = "by a call that was sent alone" if excused else f"{self._spent} of {most}"
+            self._tell(f"{name} {why}; it is started anew ({times})")
+            excused = False
             with suppress(OSError):
                 self._log.note(f"{name} {why}")
             await self._end()

@@ -8,10 +8,10 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from lbt_sim.models.vllm.probe import SILENT, Probe
+from lbt_sim.models.vllm.probe import SILENT, Figures, Probe
 from lbt_sim.models.vllm.process import Process
 
-__all__ = ["before_death", "examine", "watch"]
+__all__ = ["Standstill", "before_death", "examine", "watch"]
 
 HEALTH = 30.0
 """Seconds without an answer of `/health`, while calls fail, after which a server counts as dead."""
@@ -23,6 +23,38 @@ READ = 5.0
 """Seconds for such a look, at most."""
 
 _T = TypeVar("_T")
+
+
+class Standstill:
+    """For how long calls have waited at a server while none came back and its counters stood still.
+
+    Args:
+        most: Seconds between two looks that count at most. What took far longer was ours (a suspended machine, an event
+            loop that was busy), not the server's.
+    """
+
+    def __init__(self, most: float = 2 * SAMPLE + READ) -> None:
+        self._most = most
+        self._idle = 0.0
+        self._finished = -1
+        self._figures: Figures | None = None
+        self._last = time.monotonic()
+
+    def seconds(self, busy: tuple[int, int], figures: Figures | None) -> float:
+        """How long, as of this look; the next one begins anew where something has moved.
+
+        Args:
+            busy: Calls in flight, and calls that came back so far.
+            figures: The server's counters; None where it does not tell them, which is no progress.
+        """
+        now = time.monotonic()
+        passed, self._last = now - self._last, now
+        in_flight, finished = busy
+        if not in_flight or finished != self._finished or (figures is not None and figures != self._figures):
+            self._idle, self._finished, self._figures = 0.0, finished, figures or self._figures
+        else:
+            self._idle += min(passed, self._most)
+        return self._idle
 
 
 async def watch(
@@ -38,22 +70,15 @@ async def watch(
         patience: Seconds of standing still that are borne.
     """
     pause = min(SAMPLE, patience / 5)
-    idle, finished, figures = 0.0, -1, None
-    last = time.monotonic()
+    standing = Standstill(2 * pause + READ)
     while not process.dead.is_set():
-        in_flight, done = busy()
-        now = await probe.figures(url, min(READ, patience)) if in_flight else None
-        if not in_flight or done != finished or (now is not None and now != figures):
-            idle, finished, figures = 0.0, done, now or figures
-        elif idle >= patience:
+        in_flight, finished = busy()
+        figures = await probe.figures(url, min(READ, patience)) if in_flight else None
+        if standing.seconds((in_flight, finished), figures) >= patience:
             process.condemn(f"made no progress for {patience:g} s while calls waited")
         with suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await process.dead.wait()
-        passed = time.monotonic() - last
-        last += passed
-        # What took far longer was ours (a suspended machine, an event loop that was busy), not the server's.
-        idle += min(passed, 2 * pause + READ)
 
 
 async def examine(process: Process, probe: Probe, url: str, *, patience: float) -> bool:

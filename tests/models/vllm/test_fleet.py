@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +257,85 @@ async def test_a_server_that_cannot_be_brought_back_is_charged_to_nobody(
     assert "failed" not in kept
     with pytest.raises(ServerLost):
         await run.models["small"].create(exam(ask, 1)[0])
+
+
+# --- a call that its server dies of -----------------------------------------------------------------------
+
+
+def poison(request: ChatRequest) -> dict[str, Any]:
+    """Flags of a stand-in that dies of one request."""
+    return {"fault": json.dumps({"fault": "poison", "word": request.last, "seconds": 0.05}), "seconds": 0.01}
+
+
+@pytest.mark.parametrize("batches", [True, False], ids=["batches", "single"])
+async def test_a_call_that_its_server_dies_of_fails_alone_and_the_others_are_answered(
+    batches: bool, run: Run, ask: Ask, caller: Callable[[], Caller]
+) -> None:
+    requests = exam(ask, 40)
+    await run.open(small={"flags": poison(requests[17]), "batches": batches, "restarts": 3})
+    replies = await answers(run.models["small"], requests)
+    assert [number for number, reply in enumerate(replies) if reply.finish == "failed"] == [17]
+    assert replies[17].transient, "with another version or more memory it may be answered"
+    assert "died 4 times with this call in flight, 2 of them with no other beside it" in (replies[17].error or "")
+    assert len((await run.models["small"].figures())["restarts"]) == 4
+    assert sum("by a call that was sent alone" in line for line in run.told) == 2, run.told
+    assert (await run.models["small"].create(requests[0])).text == replies[0].text, "the server is there"
+
+
+async def test_a_server_that_dies_of_every_call_is_given_up_and_not_charged_to_all_of_them(run: Run, ask: Ask) -> None:
+    requests = exam(ask, 12)
+    await run.open(small={"flags": poison(replace(requests[0], last="Film")), "restarts": 2})
+    with pytest.raises(ServerLost):
+        await answers(run.models["small"], requests)
+    assert len((await run.models["small"].figures())["restarts"]) == 4, "two of its own, two for calls sent alone"
+
+
+async def test_calls_that_were_in_flight_when_a_server_was_killed_twice_are_charged_to_nobody(
+    run: Run, ask: Ask, state: Path
+) -> None:
+    await run.open(small={"flags": {"seconds": 0.4, "share-in-flight": True}, "batches": False})
+    work = asyncio.create_task(answers(run.models["small"], exam(ask, 8)))
+    for deaths in (1, 2):
+        await happens(partial(in_flight, run, 8))
+        record = json.loads(recorded(state)[0].read_text())
+        await asyncio.to_thread(os.killpg, record["pgid"], signal.SIGKILL)
+        await happens(partial(started_anew, run, deaths))
+    assert all(reply.text in LABELS for reply in await work)
+    assert (await run.stats())["most_running"] == 1, "after two deaths they go alone"
+
+
+async def in_flight(run: Run, calls: int) -> bool:
+    with contextlib.suppress(OSError):
+        return bool((await run.stats())["running"] == calls)
+    return False
+
+
+async def started_anew(run: Run, times: int) -> bool:
+    return len((await run.models["small"].figures())["restarts"]) >= times
+
+
+# --- replicas ---------------------------------------------------------------------------------------------
+
+
+async def test_a_replica_that_is_lost_for_good_is_told_and_the_other_answers(
+    run: Run, ask: Ask, caller: Callable[[], Caller]
+) -> None:
+    await run.open(small={"replicas": 2, "restarts": 0, "concurrency": 4})
+    await run.fault("crash", after=3)
+    asks = caller()
+    assert all(reply.text in LABELS for reply in await asks.ask_many("small", exam(ask, 60, "ann")))
+    assert (asks.meter.made, asks.meter.failed) == (60, 0)
+    told = await run.models["small"].figures()
+    assert (told["replicas"], told["lost"]) == (2, 1)
+    assert "small.1 ended with status 1: it is given up" in run.told
+
+
+async def test_when_all_replicas_are_lost_the_run_ends(run: Run, ask: Ask) -> None:
+    await run.open(small={"replicas": 2, "restarts": 0, "concurrency": 4})
+    for url in run.urls("small"):
+        await asyncio.to_thread(tell, url, "/stub/faults", {"fault": "crash", "after": 2})
+    with pytest.raises(ServerLost, match="ended with status 1"):
+        await answers(run.models["small"], exam(ask, 60))
 
 
 # --- servers that do not start ----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from lbt_sim.ledger import Ledger
 from lbt_sim.models.base import CallPath, ChatRequest, Head, ModelInfo, Turn
 from lbt_sim.models.recorded import Caller
 from lbt_sim.models.surroundings import Surroundings
-from lbt_sim.models.vllm import plan, records
+from lbt_sim.models.vllm import fleet, plan, records
 from lbt_sim.models.vllm.keep import Kept, keep
 from lbt_sim.models.vllm.model import VllmModel, VllmSpec
 
@@ -256,6 +256,40 @@ async def test_a_kept_server_that_dies_is_waited_for(house: House, ask: Ask, led
     assert all(reply.text in LABELS for reply in replies)
     assert (caller.meter.made, caller.meter.failed) == (60, 0)
     assert house.told[-2:] == ["small ended with status 1; it is started anew (1 of 3)", "small answers again"]
+
+
+@pytest.mark.parametrize("how", ["hang", "stopped"])
+async def test_a_kept_server_that_hangs_is_started_anew_by_whoever_keeps_it(
+    how: str, house: House, ask: Ask, ledger: Ledger, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "READ", 0.3)
+    spec = house.spec(patience=1.0)
+    (kept,) = await house.keep(small=spec)
+    model, info = await house.attach(spec)
+    if how == "hang":
+        await asyncio.to_thread(tell, kept.url, "/stub/faults", {"fault": "hang"})
+    else:
+        os.killpg(json.loads(recorded(state)[0].read_text())["pgid"], signal.SIGSTOP)
+    caller = Caller({"small": (model, info)}, ledger)
+    replies = await caller.ask_many("small", exam(ask, 20))
+    assert all(reply.text in LABELS for reply in replies)
+    assert (caller.meter.made, caller.meter.failed) == (20, 0)
+    assert "small made no progress for 1 s while calls waited; it is started anew (1 of 3)" in house.told
+
+
+async def test_of_kept_replicas_those_that_are_left_are_used(house: House, ask: Ask, state: Path) -> None:
+    spec = house.spec(replicas=2, restarts=0)
+    await house.keep(small=spec)
+    os.killpg(json.loads(recorded(state)[0].read_text())["pgid"], signal.SIGKILL)
+    async with asyncio.timeout(20):
+        while len(recorded(state)) > 1:  # noqa: ASYNC110 (processes set no events)
+            await asyncio.sleep(0.05)
+    model, info = await house.attach(spec)
+    assert info.detail["servers"] == [{"how": "kept"}]
+    assert (await model.create(exam(ask, 1)[0])).text in LABELS
+    assert "1 of 2 servers, kept running" in house.heard[-1]
+    assert house.keeping is not None
+    assert not house.keeping.done(), "the other is kept up"
 
 
 async def test_when_whoever_kept_it_is_gone_nobody_is_charged(house: House, ask: Ask, ledger: Ledger) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
@@ -549,6 +550,81 @@ async def test_another_connection_deals_heads_out_in_the_same_way(start: Start, 
         seen.append([{body_head(body) for body in stub.posts()} for stub in stubs])
         await model.close()
     assert seen[0] == seen[1]
+
+
+async def test_calls_at_a_server_that_stands_still_are_broken_off_and_sent_to_the_other(
+    start: Start, connect: Connect, ask: Ask
+) -> None:
+    first, second = await start("--seconds", "0.005"), await start("--seconds", "0.005")
+    model = await connect(first, second, concurrency=4, patience=0.6, retries=3)
+    first.fault("hang")
+    replies = await all_of(model, exam(ask, 40))
+    assert {reply.finish for reply in replies} == {"stop"}
+    assert second.stats.conversations == 40
+    assert first.stats.conversations, "the first was asked"
+
+
+async def test_a_server_that_stands_still_costs_its_calls_as_many_attempts_as_the_scenario_says(
+    start: Start, connect: Connect, ask: Ask
+) -> None:
+    stub = await start()
+    model = await connect(stub, patience=0.4, retries=1)
+    stub.fault("hang")
+    reply = await model.create(exam(ask, 1)[0])
+    assert (reply.finish, reply.transient) == ("failed", True)
+    assert "made no progress for 0.4 s while calls waited" in (reply.error or "")
+    assert stub.stats.calls == 2
+    stub.fault("none")
+    assert (await model.create(exam(ask, 1)[0])).text in LABELS
+
+
+async def test_a_long_call_is_not_taken_for_a_server_that_stands_still(
+    start: Start, connect: Connect, ask: Ask
+) -> None:
+    stub = await start("--seconds-per-output-token", "0.05", "--output-tokens", "40")
+    model = await connect(stub, patience=0.5, retries=0)
+    reply = await model.create(ask("Tell all.", sampling=Sampling(temperature=0.0, max_tokens=40)))
+    assert reply.finish in ("stop", "length")
+
+
+async def test_an_address_where_nobody_answers_yet_is_passed_over(start: Start, connect: Connect, ask: Ask) -> None:
+    first, away = await start(), await start()
+    port = int(away.url.removesuffix("/v1").rsplit(":", 1)[1])
+    await away.stop()
+    told: list[str] = []
+    model = Ready(VllmSpec(model="tiny", urls=[away.url, first.url], concurrency=2))
+    model.settle(Surroundings(tell=told.append), "small")
+    try:
+        await model.ready()
+        assert {reply.finish for reply in await all_of(model, exam(ask, 20))} == {"stop"}
+        assert "cannot be reached" in told[0]
+        assert "passed over until it answers" in told[0]
+        await away.start(port)
+        await happens(lambda: all(r.down_until < time.monotonic() for r in model._transport.replicas))  # type: ignore[union-attr]
+        await all_of(model, [*exam(ask, 30), *exam(ask, 30, RATES)])
+        assert away.stats.conversations
+    finally:
+        await model.close()
+
+
+async def test_where_no_address_answers_the_run_does_not_begin(start: Start, connect: Connect) -> None:
+    first, second = await start(), await start()
+    await first.stop()
+    await second.stop()
+    with pytest.raises(ModelUnavailable, match="cannot be reached"):
+        await connect(first, second)
+
+
+async def test_a_server_without_figures_that_sends_calls_back_gets_fewer(
+    start: Start, connect: Connect, ask: Ask
+) -> None:
+    stub = await start("--seconds", "0.02", "--slots", "4", "--queue", "4", "--no-metrics")
+    model = await connect(stub, batches=False)
+    assert {reply.finish for reply in await all_of(model, exam(ask, 300))} == {"stop"}
+    party = model._party
+    assert party is not None
+    assert party.stations[0].silent
+    assert party.stations[0].gate.limit < FIRST
 
 
 async def test_when_a_replica_goes_away_the_other_takes_over(

@@ -67,3 +67,17 @@ def test_a_server_that_says_nothing_is_given_no_less() -> None:
 def test_a_server_without_figures_is_given_no_more_however_much_waits() -> None:
     pace = Pace()
     assert [pace.look(Snapshot(), wanted=True, pushed_back=0) for _ in range(9)] == [64] * 9
+
+
+def test_a_server_without_figures_that_sends_calls_back_gets_half_and_slowly_what_it_had() -> None:
+    pace = Pace()
+    assert pace.look(Snapshot(), wanted=True, pushed_back=1) == 32
+    assert pace.look(Snapshot(), wanted=True, pushed_back=7) == 16
+    limits = [pace.look(Snapshot(), wanted=True, pushed_back=7) for _ in range(40)]
+    assert limits[:6] == [16, 16, 16, 16, 20, 24]
+    assert limits[-1] == 64
+
+
+def test_no_number_of_refusals_stops_all_calls() -> None:
+    pace = Pace()
+    assert min(pace.look(Snapshot(), wanted=True, pushed_back=number) for number in range(1, 30)) == LEAST

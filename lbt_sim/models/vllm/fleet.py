@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lbt_sim.concurrency import cancelled, together
-from lbt_sim.errors import ModelUnavailable, Place
+from lbt_sim.errors import LbtError, ModelUnavailable, Place
 from lbt_sim.models.openai import api_key
 from lbt_sim.models.openai_transport import Failure, Limits, Replica, Transport, decode
 from lbt_sim.models.surroundings import Surroundings
@@ -145,6 +146,9 @@ class Fleet:
             await self._end()
 
     async def _end(self) -> None:
+        if self._opening is None:  # a run that is over starts nothing, and yet ends what it has left behind
+            with suppress(LbtError):
+                await asyncio.to_thread(records.sweep, self._surroundings.tell)
         watch, self._watch = self._watch, None
         opening = self._opening
         await cancelled([task for task in (watch, opening) if task is not None])

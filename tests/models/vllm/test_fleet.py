@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -25,7 +26,7 @@ from lbt_sim.ledger import Ledger, LedgerReader
 from lbt_sim.models.base import CallPath, ChatRequest, Head, ModelInfo, Reply, Turn
 from lbt_sim.models.recorded import Caller
 from lbt_sim.models.surroundings import Surroundings
-from lbt_sim.models.vllm import plan
+from lbt_sim.models.vllm import plan, records
 from lbt_sim.models.vllm.model import VllmModel, VllmSpec
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="vLLM servers are looked after on Linux")
@@ -442,6 +443,24 @@ def test_a_run_whose_server_is_lost_can_be_resumed_and_ends_as_any_other(
     assert again.status == 0
     assert again.result["calls"]["failed"] == 0
     assert lasting(again.result) == lasting(whole.result)
+
+
+def test_what_a_run_left_behind_when_it_was_over_is_ended_when_it_is_resumed(
+    scenario: Callable[..., None], state: Path, tmp_path: Path
+) -> None:
+    """It asks nothing any more, and starts no server; but it may have been killed before it had stopped its own."""
+    scenario()
+    assert lbt_sim("run", "mine.yaml", "--out", "run", "--json", "-q").status == 0
+    assert not recorded(state)
+    token, left = "0123456789abcdef", [sys.executable, "-c", "import time; time.sleep(600)"]
+    with subprocess.Popen(left, env={**os.environ, records.MARK: token}) as orphan:
+        dead = {"token": token, "name": "small", "owner": 1, "owner_start": 1, "place": records.here(), "port": 1}
+        more = {"log": "", "url": "", "served": "", "api_key": "", "server_key": "", "devices": [], "adapters": {}}
+        file = state / f"{token}.json"
+        file.write_text(json.dumps(dead | more | {"kept": False, "started": "2030-01-01T00:00:00+00:00"}))
+        assert lbt_sim("resume", "run", "--json", "-q").status == 0
+        assert orphan.wait(20) == -signal.SIGTERM
+    assert not recorded(state)
 
 
 def test_a_run_whose_server_dies_goes_on_and_tells_of_it(scenario: Callable[..., None], tmp_path: Path) -> None:

@@ -76,10 +76,11 @@ def asked_contents(told: Mapping[str, Any]) -> Contents | None:
     # The same weights once more, in their maker's own files.
     named = [name for name in named if not name.startswith("consolidated")] or named
     stored = sum(sizes[name] for name in named)
-    if isinstance(numbers, dict) and numbers and numbers.keys() <= FLOATS.keys():
-        count = sum(number for number in numbers.values() if isinstance(number, int))
-        return Contents("", tuple(named), stored, count, 0)
-    return Contents("", tuple(named), stored, 0, stored) if stored else None
+    numbers = numbers if isinstance(numbers, dict) else {}
+    floats = {kind: count for kind in FLOATS if isinstance(count := numbers.get(kind), int)}
+    only = floats and numbers.keys() <= FLOATS.keys()  # else a buffer of integers, or packed weights, lie among them
+    rest = 0 if only else max(0, stored - sum(count * FLOATS[kind] for kind, count in floats.items()))
+    return Contents("", tuple(named), stored, sum(floats.values()), rest) if floats or rest else None
 
 
 def asked_commit(spec: VllmSpec, told: Mapping[str, Any]) -> str:

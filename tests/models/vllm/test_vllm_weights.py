@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -175,6 +176,10 @@ def test_files_that_an_index_leaves_out_are_not_loaded(snapshot: Path) -> None:
     [
         ({"files": {"model.safetensors": 999}, "numbers": {"F32": 100, "BF16": 20}}, 240),
         ({"files": {"model.safetensors": 999, "old/a.safetensors": 5}, "numbers": {"I32": 100, "F16": 20}}, 999),
+        ({"files": {"model.safetensors": 480}, "numbers": {"F32": 100, "I64": 10}}, 280),
+        ({"files": {"model.safetensors": 100}, "numbers": {"F8_E4M3": 60, "BF16": 20}}, 100),
+        ({"files": {}, "numbers": {"F32": 100, "I64": 10}}, 200),
+        ({"files": {"model.safetensors": 999}, "numbers": {"I32": 100}}, 999),
         ({"files": {"pytorch_model.bin": 700, "x.bin": 5, "config.json": 1}, "numbers": {}}, 700),
         ({"files": {"a.safetensors": 7, "b.safetensors": 8, "consolidated.safetensors": 15}}, 15),
         ({"files": {"config.json": 1}}, None),
@@ -187,6 +192,20 @@ def test_what_is_not_cached_is_sized_by_what_the_hub_tells(
     python = script(tmp_path / "python", f"echo '{json.dumps({'commit': COMMIT} | told)}'\n")
     assert size(look("org/name", python)) == bytes_
     assert size(look("org/name", python, revision=COMMIT)) == bytes_
+
+
+def test_a_buffer_of_integers_is_no_reason_to_count_floats_as_they_are_stored(tmp_path: Path) -> None:
+    told = {"commit": COMMIT, "files": {"model.safetensors": 280}, "numbers": {"BF16": 100, "I64": 10}}
+    found = look("org/name", script(tmp_path / "python", f"echo '{json.dumps(told)}'\n"))
+    assert (size(found, 2), size(found, 4)) == (280, 480)
+
+
+def test_a_buffer_of_integers_in_a_folder_is_loaded_as_it_is_stored(snapshot: Path) -> None:
+    header = {"w": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}}
+    header["i"] = {"dtype": "I64", "shape": [2], "data_offsets": [12, 28]}
+    written = json.dumps(header).encode()
+    (snapshot / "model.safetensors").write_bytes(struct.pack("<Q", len(written)) + written + bytes(28))
+    assert size(look("org/name", revision=COMMIT)) == 3 * 2 + 16
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -101,7 +101,8 @@ def plan(wanted: Sequence[Wanted], tell: Tell, reservations: Reservations | None
         return _fitted(parts, weights, machine)
     with reservations.turn():
         machine.look_again()
-        return reservations.take(_fitted(parts, weights, machine))
+        fitted = _fitted(parts, weights, machine)
+        return reservations.take(fitted, {gpu.device: gpu.free_mib for gpu in machine.seen})
 
 
 def _fitted(parts: Sequence[_Part], weights: Mapping[str, Weights], machine: _Machine) -> dict[str, list[Launch]]:
@@ -131,6 +132,11 @@ class _Machine:
             ours = servers()
             self._gpus = [with_servers(gpu, ours) for gpu in gpus()]
         return self._gpus
+
+    @property
+    def seen(self) -> Sequence[Gpu]:
+        """The GPUs, where these were looked at."""
+        return self._gpus or ()
 
     def look_again(self) -> None:
         """What was seen may have changed."""

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from socket import gethostname
 
@@ -66,6 +66,7 @@ class Record:
         guard_start: When that process started.
         pgid: The server's process group and session.
         needs: Device -> MiB of its memory that it takes, where known; promised to it until it is ready.
+        free_then: Device -> MiB that were free there for it when it was planned, where known (`reserve`).
     """
 
     token: str
@@ -89,6 +90,7 @@ class Record:
     guard_start: int = 0
     pgid: int = 0
     needs: Mapping[str, int] = field(default_factory=dict)
+    free_then: Mapping[str, int] = field(default_factory=dict)
 
 
 _RECORD = TypeAdapter(Record)
@@ -142,8 +144,10 @@ def started(pid: int) -> int | None:
 
 
 def save(record: Record) -> None:
-    """Writes a record, in place of an older one of the same server."""
+    """Writes a record, in place of an older one of the same server: what was free when it was planned stays said."""
     path = state_folder() / f"{record.token}.json"
+    if not record.free_then:
+        record = next((replace(record, free_then=old.free_then) for old in saved([record.token])), record)
     new = path.with_name(f".{record.token}.{os.getpid()}.new")
     try:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

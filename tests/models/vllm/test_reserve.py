@@ -150,6 +150,28 @@ def test_a_plan_that_never_ends_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         planned(tmp_path, reservations)
 
 
+def test_a_plan_that_is_given_up_waits_no_longer_for_another() -> None:
+    waiting, told = Reservations(), list[str]()
+
+    def wait() -> None:
+        try:
+            with waiting.turn():
+                told.append("planned")
+        except ModelUnavailable as error:
+            told.append(error.what)
+
+    with Reservations().turn():
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        thread.join(2 * reserve.LOOK)
+        assert thread.is_alive()
+        with waiting:
+            pass
+        thread.join(reserve.SECONDS / 4)
+        assert not thread.is_alive()
+    assert "another run has been planning" in told[0]
+
+
 DIES = """
 import sys
 from lbt_sim.models.vllm.launch import Launch
@@ -182,6 +204,9 @@ def test_until_a_server_answers_its_share_is_held_less_what_shows_already(
         (launch,) = planned(tmp_path, reservations)
         record = taken_over(launch, pgid=os.getpgrp())
     assert records.saved([launch.token]) == [record], "it is the server's now"
+    assert dict(record.free_then) == {"gpu-aaaa0000": 79_000}
+    records.save(replace(record, free_then={}))
+    assert records.saved([launch.token]) == [record], "what was free is known to the plan alone"
     assert "has 7,000 of 80,000" in refused(tmp_path)
     apps = [f"GPU-aaaa0000, {os.getpid()}, VLLM::EngineCore, 30000"]
     put_gpus(monkeypatch, tmp_path, ["0, GPU-aaaa0000, NVIDIA H100, 80000, 49000, Disabled"], apps)
@@ -192,6 +217,49 @@ def test_until_a_server_answers_its_share_is_held_less_what_shows_already(
     records.save(replace(record, ready=True))
     planned(tmp_path, memory=0.6)
     records.remove(record)
+
+
+HIDDEN: list[list[str]] = [[], [f"GPU-aaaa0000, {os.getpid()}, [N/A], [N/A]"], ["GPU-aaaa0000, 4194999, python, 36000"]]
+"""What the driver tells of who computes, in containers: nobody, no sizes, the numbers of processes outside."""
+
+
+@pytest.mark.parametrize("apps", HIDDEN)
+def test_where_the_driver_tells_no_sizes_what_a_starting_server_has_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apps: list[str]
+) -> None:
+    def free(mib: int) -> None:
+        put_gpus(monkeypatch, tmp_path, [f"0, GPU-aaaa0000, NVIDIA H100, 80000, {mib}, Disabled"], apps)
+
+    free(79_000)
+    with Reservations() as one, Reservations() as two:
+        (launch,) = planned(tmp_path, one, memory=0.45)
+        first = taken_over(launch, pgid=os.getpgrp())
+        (launch,) = planned(tmp_path, two, memory=0.25)
+        second = taken_over(launch, pgid=os.getpgrp())
+    for now in (79_000, 60_000, 43_000, 30_000, 23_000):  # the first takes 36,000 MiB, then the second 20,000
+        free(now)
+        assert "has 23,000 of 80,000 MiB free" in refused(tmp_path, memory=0.3)
+        planned(tmp_path, memory=0.28)
+    records.save(replace(second, ready=True))
+    assert "has 23,000 of 80,000 MiB free" in refused(tmp_path, memory=0.3)
+    free(59_000)  # the first died, and is started anew
+    assert "has 23,000 of 80,000 MiB free" in refused(tmp_path, memory=0.3)
+    free(15_000)  # somebody else took 8,000
+    planned(tmp_path, memory=0.18)
+    for record in (first, second):
+        records.remove(record)
+
+
+def test_replicas_that_are_planned_together_are_told_apart_though_the_driver_tells_no_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Reservations() as reservations:
+        launches = planned(tmp_path, reservations, replicas=2, memory=0.4)
+        there = [taken_over(launch, pgid=os.getpgrp()) for launch in launches]
+    put_gpus(monkeypatch, tmp_path, ["0, GPU-aaaa0000, NVIDIA H100, 80000, 47000, Disabled"])
+    assert "has 15,000 of 80,000 MiB free" in refused(tmp_path, memory=0.3)
+    for record in there:
+        records.remove(record)
 
 
 def test_records_of_earlier_versions_hold_nothing(tmp_path: Path, state: Path) -> None:

@@ -23,7 +23,7 @@ FAULTS = {
     "none": "",
     "hang": "no call finishes and no counter moves, while /health stays 200",
     "crash": "the process exits when the `after`-th further call arrives",
-    "poison": "the process exits `seconds` after a call came that holds `word`",
+    "poison": "the process exits `seconds` after a call came (`at` this path) that holds `word`",
     "reset": "the connection breaks in the middle of the answer, `count` times",
     "half_json": "the answer's JSON is cut off, `count` times",
     "error": "calls are answered with `status`, `count` times",
@@ -64,6 +64,7 @@ class Stub:
                 return self._get[path]()
             if request.method == "POST":
                 body = await request.read()
+                await self._taste(path, body)
                 if path == "/v1/chat/completions":
                     return await self._chat(request, body, batch=False)
                 if path == "/v1/chat/completions/batch" and not self._args.no_batch:
@@ -166,15 +167,19 @@ class Stub:
         told = {"count": len(ids), "max_model_len": self._args.max_model_len, "tokens": ids}
         return as_json(told | {"token_strs": [decode(id_) for id_ in ids] if body.get("return_token_strs") else None})
 
+    async def _taste(self, path: str, raw: bytes) -> None:
+        """Dies of what it is asked, if it is poison."""
+        poison = self.faults.get("poison")
+        if poison and path.startswith(poison.get("at", "/v1/chat")) and str(poison["word"]).encode() in raw:
+            await asyncio.sleep(float(poison.get("seconds", 0.1)))
+            os._exit(1)
+
     async def _chat(self, request: web.BaseRequest, raw: bytes, *, batch: bool) -> web.StreamResponse:
         engine = self.engine
         if crash := self.faults.get("crash"):
             crash["after"] = crash.get("after", 1) - 1
             if crash["after"] <= 0:
                 os._exit(1)
-        if (poison := self.faults.get("poison")) and str(poison["word"]).encode() in raw:
-            await asyncio.sleep(float(poison.get("seconds", 0.1)))
-            os._exit(1)
         if "engine_dead" in self.faults:
             issue = "EngineCore encountered an issue. See stack trace (above) for the root cause."
             raise Refused(500, f"{issue} (EngineDeadError)", "InternalServerError")

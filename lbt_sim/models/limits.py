@@ -60,6 +60,11 @@ class Gate:
         return self._inside >= self._limit
 
     @property
+    def lone(self) -> bool:
+        """Whether somebody is in alone."""
+        return self._inside >= _ALL
+
+    @property
     def awaited(self) -> bool:
         """Whether anybody waits."""
         return bool(self._line)

@@ -14,7 +14,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
@@ -25,10 +25,22 @@ import aiohttp
 import tenacity
 
 from lbt_sim.concurrency import cancelled
+from lbt_sim.errors import ServerLost
 from lbt_sim.models.completions import server_error
 from lbt_sim.models.limits import Gate
 
-__all__ = ["BODY_LIMIT", "PUSHED_BACK", "SUSPECT", "Failure", "Life", "Limits", "Replica", "Transport", "decode"]
+__all__ = [
+    "BODY_LIMIT",
+    "CONVICTED",
+    "PUSHED_BACK",
+    "SUSPECT",
+    "Failure",
+    "Life",
+    "Limits",
+    "Replica",
+    "Transport",
+    "decode",
+]
 
 BODY_LIMIT = 8 << 20
 """Bytes of an answer; the rest is not read."""
@@ -40,6 +52,8 @@ CONFIGURATION = frozenset({401, 403, 404, 407})
 """Not worth another attempt now, but once somebody has put something right."""
 PUSHED_BACK = frozenset({429, 503})
 """The server has more than it wants: not the call's fault."""
+AWAY = frozenset({0, 502, 503})
+"""It is the server that is not there, or not now: 0 is no answer at all."""
 HEADS = 4096
 TRY = 15.0
 SUSPECT = 2
@@ -105,8 +119,8 @@ class Life(Protocol):
         """Whether a call to that start of it failed because the server did: then it is to be sent again."""
         ...
 
-    def suspecting(self) -> AbstractContextManager[None]:
-        """While a call is alone at the server, that may be what it dies of: then that is not held against it."""
+    def suspecting(self) -> AbstractAsyncContextManager[None]:
+        """While a call is alone at the server: nobody else's is there, and what it dies of is not held against it."""
         ...
 
 
@@ -178,12 +192,13 @@ class Replica:
         """Ends all calls in flight as failed, and passes it over for a while: it hangs."""
         self._broken_off = why
         for clock in self._clocks:
-            clock.reschedule(0.0)
+            if not clock.expired():
+                clock.reschedule(0.0)
         self.quarantine()
 
     def quarantine(self) -> None:
         """Pass it over for a while."""
-        self.down_until = time.monotonic() + QUARANTINE
+        self.down_until = max(self.down_until, time.monotonic() + QUARANTINE)
 
     def rank(self, digest: bytes) -> bytes:
         """Rendezvous hashing: each head has its own order of replicas, and losing one moves only its heads."""
@@ -251,7 +266,7 @@ class Transport:
         except Failure as failure:
             if not failure.retry or not self._limits.retries or (calls > 1 and failure.status in PUSHED_BACK):
                 raise
-            first = failure
+            first = last = failure
         await asyncio.sleep(min(first.after, RETRY_AFTER_LIMIT) or random.uniform(0.1, 0.5))
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, Failure) and error.retry),
@@ -260,7 +275,11 @@ class Transport:
             reraise=True,
         ):
             with attempt:
-                return await self._attempt(path, body, digest, calls, deaths)
+                try:
+                    return await self._attempt(path, body, digest, calls, last.deaths)
+                except Failure as failure:
+                    last = failure
+                    raise
         raise first  # not reached: tenacity raises what the last attempt raised
 
     async def try_once(self, replica: Replica, path: str, body: bytes | None = None) -> Any:
@@ -286,9 +305,10 @@ class Transport:
         """An attempt, made again where it was not the call that failed: the server died, or was full.
 
         Of a server that dies and dies again, one of the calls that were in flight each time may be the reason: they are
-        sent with no other beside them, so that one that is has itself alone to pay for it.
+        sent with no other beside them, so that one that is has itself alone to pay for it. At a server that nobody
+        looks after a call that fails costs an attempt, unless it can be made at another at once.
         """
-        begun, pause, kills = time.monotonic(), 0.05, 0
+        begun, pause, kills, others = time.monotonic(), 0.05, 0, len(self.replicas) - 1
         while True:
             replica = await self._up(digest)
             alone = replica.life is not None and deaths >= self._limits.suspect
@@ -297,14 +317,16 @@ class Transport:
             async with replica.gate.alone() if alone else replica.gate.room(calls):
                 if replica.life and not replica.life.alive:
                     continue  # it died while they waited for room
-                generation = await replica.life.up() if replica.life else 0
-                try:
-                    with replica.life.suspecting() if replica.life and alone else nullcontext():
+                async with replica.life.suspecting() if replica.life and alone else nullcontext():
+                    try:
+                        generation = await replica.life.up() if replica.life else 0
                         return await self._counted(replica, path, body, calls)
-                except Failure as error:
-                    failure = error
-                # Before the next one goes in, which would otherwise be taken for one that was there.
-                died = bool(failure.retry and replica.life and await replica.life.lost(generation))
+                    except ServerLost:
+                        continue  # there may be others
+                    except Failure as error:
+                        failure = error
+                    # Before the next one goes in, which would otherwise be taken for one that was there.
+                    died = bool(failure.retry and replica.life and await replica.life.lost(generation))
             if failure.status in PUSHED_BACK:
                 replica.pushed_back += 1
             # Several at once may be more than it will ever take: whoever put them together sends fewer.
@@ -313,11 +335,21 @@ class Transport:
                 deaths, kills = deaths + failure.arrived, kills + (failure.arrived and alone)
                 if kills >= CONVICTED:
                     raise _deadly(replica.url, deaths) from failure
+            elif others and self._elsewhere(replica, failure):
+                others -= 1
             elif waits and time.monotonic() - begun < self._limits.push_back:
                 await asyncio.sleep(0 if failure.after else random.uniform(0.5, 1.0) * pause)
                 pause = min(2 * pause, 2.0)
             else:
+                failure.deaths = deaths
                 raise failure
+
+    def _elsewhere(self, replica: Replica, failure: Failure) -> bool:
+        """Whether a call that failed since its server is not there can be made at another."""
+        if replica.life or not failure.retry or failure.status not in AWAY:
+            return False
+        now = time.monotonic()
+        return any(other.down_until <= now for other in self.replicas)
 
     async def _up(self, digest: bytes) -> Replica:
         """The replica that a call goes to; waits until there is one.
@@ -358,7 +390,7 @@ class Transport:
         except Failure as failure:
             if failure.after:
                 replica.resume_at = time.monotonic() + min(failure.after, RETRY_AFTER_LIMIT)
-            if failure.retry and failure.status in (0, 502, 503) and not replica.life:
+            if failure.retry and failure.status in AWAY and not replica.life:
                 replica.quarantine()
             raise
         replica.down_until = 0.0

@@ -75,6 +75,13 @@ class Capabilities:
         """For the manifest."""
         return asdict(self)
 
+    def serves_as(self, other: Capabilities) -> bool:
+        """Whether what is asked of one that can `other` may be asked of this one."""
+        mine, others = self.as_data(), other.as_data()
+        asked = ("batches", "named_logprobs", "token_ids", "structured", "counts", "samples")
+        fits = self.context is None or (other.context is not None and self.context >= other.context)
+        return fits and self.thinking == other.thinking and all(mine[key] or not others[key] for key in asked)
+
     def shared_with(self, other: Capabilities) -> Capabilities:
         """What two replicas both can: a call may go to either."""
         mine, theirs = self.as_data(), other.as_data()

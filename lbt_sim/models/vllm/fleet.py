@@ -28,7 +28,7 @@ from lbt_sim.models.vllm import records
 from lbt_sim.models.vllm.capabilities import probe
 from lbt_sim.models.vllm.check import check_agreement
 from lbt_sim.models.vllm.life import Attached, Managed
-from lbt_sim.models.vllm.metrics import read_metrics
+from lbt_sim.models.vllm.metrics import Snapshot, read_metrics
 from lbt_sim.models.vllm.pace import MOST
 from lbt_sim.models.vllm.plan import Wanted, plan
 from lbt_sim.models.vllm.reserve import Reservations
@@ -40,6 +40,10 @@ __all__ = ["Fleet"]
 
 LOOK = 0.25
 """Seconds between two looks at a server's metrics while calls are in flight."""
+NO_FIGURES = frozenset({401, 403, 404, 405, 501})
+"""What a server answers that has none, or none for us."""
+BACK = 5.0
+"""Seconds between two looks whether a server that is away is back."""
 READ = 5.0
 """Seconds for such a look, at most."""
 PROBE_SECONDS = 120.0
@@ -92,6 +96,7 @@ class Fleet:
         self._opening: asyncio.Future[None] | None = None
         self._parties: list[Party] = []
         self._watch: asyncio.Task[None] | None = None
+        self._awaited: dict[Station, asyncio.Future[None]] = {}
         self._transport: Transport | None = None
         self._folder: Path | None = None
         self._opened = False
@@ -152,6 +157,7 @@ class Fleet:
         watch, self._watch = self._watch, None
         opening = self._opening
         await cancelled([task for task in (watch, opening) if task is not None])
+        await cancelled(list(self._awaited.values()))
         servers = [server for group in self._groups.values() for server in group.servers]
         await asyncio.gather(*(server.stop() for server in servers))
         lives = [station.life for group in self._groups.values() for station in group.stations]
@@ -271,6 +277,7 @@ class Fleet:
             if error is not None:
                 self._surroundings.tell(f"{group.name}: {error.what}; it is passed over until it answers")
                 station.can = there[0].can  # its calls are asked as those of the others
+                station.away = True
 
     async def _find_out(self, group: _Group, station: Station) -> None:
         """What a server can. A server that was not started here is verified so: it has to know the model."""
@@ -317,8 +324,39 @@ class Fleet:
             active = [s for s, n, b in zip(stations, now, before, strict=True) if n != b or n[0] or s.kept]
             await asyncio.gather(*(self._look(station) for station in active if not station.gone))
             before = list(now)
+            self._await_those_away()
             for party in self._parties:
                 party.widen()
+
+    def _await_those_away(self) -> None:
+        """Sees to it that somebody looks whether each server that is away is back."""
+        for group in self._groups.values():
+            for station in group.stations:
+                if station.away and station not in self._awaited:
+                    self._awaited[station] = asyncio.ensure_future(self._await_back(group, station))
+
+    async def _await_back(self, group: _Group, station: Station) -> None:
+        """Takes a server on again once it answers, as the one that it was."""
+        wanted, told = station.can, ""
+        try:
+            while True:
+                await asyncio.sleep(BACK)
+                try:
+                    await self._find_out(group, station)
+                except ModelUnavailable as error:
+                    wrong = "" if isinstance(error, _Away) else error.what
+                else:
+                    wrong = "" if station.can.serves_as(wanted) else f"{station.url} can less than it should"
+                    if not wrong:
+                        break
+                if wrong and wrong != told:
+                    self._surroundings.tell(f"{group.name}: {wrong}; it is still passed over")
+                    told = wrong
+            station.back()
+            self._surroundings.tell(f"{group.name}: {station.url} answers again")
+        finally:
+            station.can = wanted
+            del self._awaited[station]
 
     async def _look(self, station: Station) -> None:
         assert self._transport is not None  # noqa: S101 - `_open` made it
@@ -330,8 +368,10 @@ class Fleet:
                 text = await self._transport.read_once(replica, "/metrics", seconds=READ)
                 now = read_metrics(text.decode("utf-8", "replace"))
             except Failure as failure:  # what is wrong with it shows in its calls, and to its watch
-                station.silent = failure.status in (404, 405)
-        station.look(now)
+                station.silent = failure.status in NO_FIGURES and not station.tells
+            else:
+                station.silent = now == Snapshot() and not station.tells
+        station.look(None if station.silent else now)
 
 
 class _Away(ModelUnavailable):

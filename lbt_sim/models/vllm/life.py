@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 
 from lbt_sim.concurrency import cancelled
 from lbt_sim.errors import ServerLost
 from lbt_sim.models.vllm import records
+from lbt_sim.models.vllm.lone import Lone
+from lbt_sim.models.vllm.metrics import read_metrics
 from lbt_sim.models.vllm.records import Record
 from lbt_sim.models.vllm.server import Server
 
 __all__ = ["Attached", "Managed"]
+
+PAUSE = 0.1
+"""Seconds between two looks at what another process does."""
+LOOK = 30.0
+"""Seconds for a question, at most: it may be busy."""
 
 
 class Managed:
@@ -55,9 +63,11 @@ class Managed:
         """Whether a call failed because the server did."""
         return await self.server.lost(generation)
 
-    def suspecting(self) -> AbstractContextManager[None]:
+    @asynccontextmanager
+    async def suspecting(self) -> AsyncIterator[None]:
         """While a call is alone at it, a death of it may be that call's."""
-        return self.server.suspecting()
+        with self.server.suspecting():
+            yield
 
 
 class Attached:
@@ -74,6 +84,8 @@ class Attached:
         self._generation = 1
         self._down = False
         self._gone: ServerLost | None = None
+        self._lone = Lone(record.token)
+        self._alone = False
         self._back: asyncio.Future[None] | None = None
 
     @property
@@ -102,27 +114,51 @@ class Attached:
         Raises:
             ServerLost: Whoever kept it is gone, or it did not come back in time.
         """
-        while self._down:
-            if self._gone is not None:
-                raise ServerLost(self._gone.what, remedy=self._gone.remedy)
-            if self._back is None or self._back.done():
-                self._back = asyncio.ensure_future(self._wait())
-            await asyncio.shield(self._back)
-        return self._generation
+        while True:
+            while self._down:
+                if self._gone is not None:
+                    raise ServerLost(self._gone.what, remedy=self._gone.remedy)
+                if self._back is None or self._back.done():
+                    self._back = asyncio.ensure_future(self._wait())
+                await asyncio.shield(self._back)
+            if self._alone or not self._lone.held:
+                return self._generation
+            await asyncio.sleep(PAUSE)  # another run has a call alone there
 
     async def lost(self, generation: int) -> bool:
         """Whether a call failed because the server did."""
         if generation != self._generation or self._down:
             return True
-        if await self._answers():
+        record = self._recorded()
+        if record is not None and record.pgid == self._record.pgid and await self._answers():
             return False
         if generation == self._generation:
             self._down = True
         return True
 
-    def suspecting(self) -> AbstractContextManager[None]:
-        """Whoever keeps it counts its deaths, and knows nothing of our calls."""
-        return nullcontext()
+    @asynccontextmanager
+    async def suspecting(self) -> AsyncIterator[None]:
+        """While a call is alone at it, among those of all runs: they wait, and its keeper knows."""
+        while not self._lone.take():  # noqa: ASYNC110 (other processes set no events)
+            await asyncio.sleep(PAUSE)
+        self._alone = True
+        try:
+            await self._quiet()
+            yield
+            await self._noticed()
+        finally:
+            self._alone = False
+            self._lone.give_back()
+
+    async def _quiet(self) -> None:
+        """Waits until what others have in flight there is done."""
+        while not self._down and await self._in_flight():  # noqa: ASYNC110
+            await asyncio.sleep(PAUSE)
+
+    async def _noticed(self) -> None:
+        """Waits until its keeper has seen that it died, if it did, and so with whose call."""
+        while self._down and self._recorded() == self._record and not await self._answers():  # noqa: ASYNC110
+            await asyncio.sleep(PAUSE)
 
     async def close(self) -> None:
         """Waits for it no longer."""
@@ -139,7 +175,7 @@ class Attached:
     async def _answer_again(self) -> None:
         end = time.monotonic() + self._seconds
         while time.monotonic() < end:
-            record = next((r for r in records.live() if r.token == self._record.token), None)
+            record = self._recorded()
             if record is None:
                 raise ServerLost(
                     f"{self._record.name}: the server that was kept running is gone",
@@ -156,12 +192,27 @@ class Attached:
             remedy=f"Its log: {self._record.log}. What was answered is kept.",
         )
 
+    def _recorded(self) -> Record | None:
+        """What is said of it now; None where it is gone."""
+        return next((record for record in records.live() if record.token == self._record.token), None)
+
+    async def _in_flight(self) -> int:
+        """Calls that it has, of all runs; 0 where it does not tell."""
+        try:
+            async with self._session() as session, session.get(f"{self.url}/metrics") as response:
+                now = read_metrics(await response.text("utf-8", "replace"))
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return 0
+        return int((now.running or 0) + (now.waiting or 0))
+
+    def _session(self) -> aiohttp.ClientSession:
+        headers = {"Authorization": f"Bearer {self._record.api_key}"}
+        return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=LOOK), trust_env=False)
+
     async def _answers(self) -> bool:
         """Whether it is there and calls its model as it did."""
-        headers = {"Authorization": f"Bearer {self._record.api_key}"}
-        limit = aiohttp.ClientTimeout(total=10)
         try:
-            async with aiohttp.ClientSession(headers=headers, timeout=limit, trust_env=False) as session:
+            async with self._session() as session:
                 async with session.get(f"{self.url}/health") as response:
                     if response.status != 200:
                         return False

@@ -201,7 +201,7 @@ class VllmModel:
         try:
             choices = await self._known_choices(self._transport, group[0])
             way = ask.way_of(group[0], choices, self._can)
-            refused = [None if way == "count" else await self._too_long(self._transport, one) for one in group]
+            refused = [None if way == "count" else await self._unfit(self._transport, one) for one in group]
             fitting = [one for one, no in zip(group, refused, strict=True) if no is None]
             answered = iter(await self._sent(self._transport, fitting, way, choices) if fitting else ())
             replies = [no or next(answered) for no in refused]
@@ -310,6 +310,13 @@ class VllmModel:
     async def _first_token(self, transport: Transport, text: str) -> int | None:
         said = {"prompt": completions.clean(text), "add_special_tokens": False, "return_token_strs": True}
         return ask.first_token(await transport.post(TOKENIZE, json.dumps(said).encode()[1:], b""), text)
+
+    async def _unfit(self, transport: Transport, request: ChatRequest) -> Reply | None:
+        """A failed reply where the request does not fit, or where that cannot be found out; the others go on."""
+        try:
+            return await self._too_long(transport, request)
+        except Failure as failure:
+            return _failed(failure)
 
     async def _too_long(self, transport: Transport, request: ChatRequest) -> Reply | None:
         """A failed reply where prompt and reply do not fit into the model's context; nothing is sent then.

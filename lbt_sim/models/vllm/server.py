@@ -18,9 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lbt_sim.errors import LbtError, ModelUnavailable, ServerLost
+from lbt_sim.models.openai_transport import CONVICTED, SUSPECT
 from lbt_sim.models.vllm import records
 from lbt_sim.models.vllm.launch import Launch
 from lbt_sim.models.vllm.logfile import LogFile
+from lbt_sim.models.vllm.lone import Lone
 from lbt_sim.models.vllm.probe import Probe, Stranger, Unfit
 from lbt_sim.models.vllm.process import CannotStart, Process
 from lbt_sim.models.vllm.records import Record
@@ -138,8 +140,10 @@ class Server:
     def suspecting(self) -> Iterator[None]:
         """While a call is alone at it: what it dies of now is that call, and counts by itself among the restarts."""
         self._suspected = True
-        yield
-        self._suspected = False  # it was answered; of one that was not, its death may not have shown yet
+        try:
+            yield
+        finally:
+            self._suspected = self._suspected and not self.alive  # it died, and its life has not taken note yet
 
     async def start(self) -> None:
         """Start it, once; returns when it answers.
@@ -186,9 +190,7 @@ class Server:
             )
         examination = self._examination
         await asyncio.wait({examination})
-        died = examination.cancelled() or examination.result()
-        self._suspected = self._suspected and died
-        return died
+        return examination.cancelled() or examination.result()
 
     async def stop(self) -> None:
         """Stop it: in order, then by force. Nothing is left of it. Any number of times, at any moment."""
@@ -299,9 +301,17 @@ class Server:
         name, most = self._launch.name, self._rules.restarts
         if time.monotonic() - self._since >= FORGIVEN:
             self._spent = self._excused = 0
-        excused, self._suspected = self._suspected and self._excused < most, False
+        excused = (self._suspected or self._lone_elsewhere()) and self._excused < CONVICTED * most
+        self._suspected = False
         while excused or self._spent < most:
-            self._excused, self._spent = self._excused + excused, self._spent + (not excused)
+            if excused:
+                self._excused += 1
+                if (
+                    self._excused % CONVICTED == 0
+                ):  # that call has failed by now, and the deaths before were its doing too
+                    self._spent = max(0, self._spent - SUSPECT)
+            else:
+                self._spent += 1
             self.restarts.append(why)
             times = "by a call that was sent alone" if excused else f"{self._spent} of {most}"
             self._tell(f"{name} {why}; it is started anew ({times})")
@@ -320,6 +330,10 @@ class Server:
         times = {0: "", 1: ", after one restart"}.get(most, f", after {most} restarts")
         await self._end()
         raise ServerLost(f"{name} {why}{times}", remedy=self._log.account())
+
+    def _lone_elsewhere(self) -> bool:
+        """Whether another process has a call alone at it, where it is kept for many."""
+        return self._kept and self._record is not None and Lone(self._record.token).held
 
     # What it holds.
 
@@ -408,6 +422,7 @@ class Server:
             self._free_port()
             if self._record is not None:
                 records.remove(self._record)
+                Lone(self._record.token).give_back()
             if self._probe is not None:
                 await self._probe.close()
 

@@ -22,7 +22,7 @@ from lbt_sim.models.vllm.watch import Standstill
 __all__ = ["Party", "Station"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Station:
     """One server as models see it: where it is, how many calls it is given, what it has done.
 
@@ -37,6 +37,7 @@ class Station:
         kept: Whether it is kept for the calls of other processes: what is in flight is then known from itself.
         can: What it can.
         silent: Whether it has no figures to tell.
+        away: Whether it runs somewhere, and was found not to answer, or to stand still: it is passed over.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Station:
     done: Snapshot = field(default_factory=Snapshot)
     kept: bool = False
     silent: bool = False
+    away: bool = False
     _last: Snapshot | None = None
     _unread: bool = False
     _standing: Standstill = field(default_factory=Standstill)
@@ -65,6 +67,7 @@ class Station:
         """The server for one model's transport, answering with its own weights or with an adapter."""
         start = b'{"model":' + json.dumps(adapter or self.served).encode() + b","
         replica = Replica(self.url, self.gate, name=self.name, key=self.key, life=self.life, start=start)
+        replica.down_until = math.inf if self.away else 0.0
         self.replicas.append(replica)
         return replica
 
@@ -99,20 +102,37 @@ class Station:
                 self.done = self.done.plus(now.since(self._last))
             self._last = now
         if now is not None or self.silent:
-            told = now or Snapshot()
-            self.gate.limit = self.pace.look(told, wanted=self.gate.full, pushed_back=self.pushed_back)
-        if self.life is None and not self.silent:
+            wanted = self.gate.full and not self.gate.lone
+            self.gate.limit = self.pace.look(now or Snapshot(), wanted=wanted, pushed_back=self.pushed_back)
+        if self.life is None and self.tells:
             self._give_up_where_it_stands_still(now)
+
+    @property
+    def tells(self) -> bool:
+        """Whether it has ever told a figure."""
+        return self._last is not None and self._last.finished is not None
 
     def _give_up_where_it_stands_still(self, now: Snapshot | None) -> None:
         """Breaks its calls off: they are sent again, to another replica where there is one.
 
-        Only where there are figures. Without them one long reply looks the same.
+        Only where there have been figures. Without them one long reply looks the same.
         """
         figures = None if now is None else (now.prompt_tokens, now.generated, now.finished)
         if self._standing.seconds(self.busy(), figures) >= self.patience:
-            for replica in self.replicas:
-                replica.break_off(f"made no progress for {self.patience:g} s while calls waited")
+            self.pass_over(f"made no progress for {self.patience:g} s while calls waited")
+
+    def pass_over(self, why: str) -> None:
+        """Breaks its calls off, and has them made elsewhere until it is `back`."""
+        self.away = True
+        for replica in self.replicas:
+            replica.break_off(why)
+            replica.down_until = math.inf
+
+    def back(self) -> None:
+        """It answers."""
+        self.away = False
+        for replica in self.replicas:
+            replica.down_until = 0.0
 
 
 class Party:

@@ -36,6 +36,7 @@ class Standstill:
     def __init__(self, most: float = 2 * SAMPLE + READ) -> None:
         self._most = most
         self._idle = 0.0
+        self._waited = False
         self._finished = -1
         self._figures: Figures | None = None
         self._last = time.monotonic()
@@ -50,9 +51,10 @@ class Standstill:
         now = time.monotonic()
         passed, self._last = now - self._last, now
         in_flight, finished = busy
-        if not in_flight or finished != self._finished or (figures is not None and figures != self._figures):
+        waited, self._waited = self._waited, bool(in_flight)
+        if not waited or finished != self._finished or (figures is not None and figures != self._figures):
             self._idle, self._finished, self._figures = 0.0, finished, figures or self._figures
-        else:
+        elif in_flight:
             self._idle += min(passed, self._most)
         return self._idle
 

@@ -263,9 +263,9 @@ async def test_a_server_that_cannot_be_brought_back_is_charged_to_nobody(
 # --- a call that its server dies of -----------------------------------------------------------------------
 
 
-def poison(request: ChatRequest) -> dict[str, Any]:
-    """Flags of a stand-in that dies of one request."""
-    return {"fault": json.dumps({"fault": "poison", "word": request.last, "seconds": 0.05}), "seconds": 0.01}
+def poison(word: str, **more: Any) -> dict[str, Any]:
+    """Flags of a stand-in that dies of requests with a word."""
+    return {"fault": json.dumps({"fault": "poison", "word": word, "seconds": 0.05} | more), "seconds": 0.01}
 
 
 @pytest.mark.parametrize("batches", [True, False], ids=["batches", "single"])
@@ -273,7 +273,7 @@ async def test_a_call_that_its_server_dies_of_fails_alone_and_the_others_are_ans
     batches: bool, run: Run, ask: Ask, caller: Callable[[], Caller]
 ) -> None:
     requests = exam(ask, 40)
-    await run.open(small={"flags": poison(requests[17]), "batches": batches, "restarts": 3})
+    await run.open(small={"flags": poison("Film 17 was"), "batches": batches, "restarts": 3})
     replies = await answers(run.models["small"], requests)
     assert [number for number, reply in enumerate(replies) if reply.finish == "failed"] == [17]
     assert replies[17].transient, "with another version or more memory it may be answered"
@@ -285,10 +285,28 @@ async def test_a_call_that_its_server_dies_of_fails_alone_and_the_others_are_ans
 
 async def test_a_server_that_dies_of_every_call_is_given_up_and_not_charged_to_all_of_them(run: Run, ask: Ask) -> None:
     requests = exam(ask, 12)
-    await run.open(small={"flags": poison(replace(requests[0], last="Film")), "restarts": 2})
+    await run.open(small={"flags": poison("Film"), "restarts": 2})
     with pytest.raises(ServerLost):
         await answers(run.models["small"], requests)
-    assert len((await run.models["small"].figures())["restarts"]) == 4, "two of its own, two for calls sent alone"
+    assert len((await run.models["small"].figures())["restarts"]) <= 10
+    assert sum("by a call that was sent alone" in line for line in run.told) == 4, "twice as many as its own"
+
+
+async def test_a_second_call_that_its_server_dies_of_fails_as_the_first_did(run: Run, ask: Ask) -> None:
+    requests = exam(ask, 30)
+    await run.open(small={"flags": poison("Film 1"), "restarts": 3, "batches": False})
+    for group in (requests[3:9], [requests[1]], requests[20:25], [requests[12]], requests[5:8]):
+        replies = await answers(run.models["small"], group)
+        wanted = "failed" if len(group) == 1 else "stop"
+        assert {reply.finish for reply in replies} == {wanted}
+
+
+async def test_a_prompt_that_its_server_dies_of_when_it_counts_its_tokens_fails_alone(run: Run, ask: Ask) -> None:
+    """Only long prompts are counted."""
+    long = [replace(one, last=f"{one.last} " + "A word. " * 700) for one in exam(ask, 12)]
+    await run.open(small={"flags": poison("Film 7 was", at="/tokenize"), "restarts": 3})
+    replies = await answers(run.models["small"], long)
+    assert [number for number, reply in enumerate(replies) if reply.finish == "failed"] == [7]
 
 
 async def test_calls_that_were_in_flight_when_a_server_was_killed_twice_are_charged_to_nobody(

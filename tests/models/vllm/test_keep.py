@@ -23,6 +23,7 @@ from lbt_sim.models.recorded import Caller
 from lbt_sim.models.surroundings import Surroundings
 from lbt_sim.models.vllm import fleet, plan, records
 from lbt_sim.models.vllm.keep import Kept, keep
+from lbt_sim.models.vllm.lone import Lone
 from lbt_sim.models.vllm.model import VllmModel, VllmSpec
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="vLLM servers are looked after on Linux")
@@ -275,6 +276,32 @@ async def test_a_kept_server_that_hangs_is_started_anew_by_whoever_keeps_it(
     assert all(reply.text in LABELS for reply in replies)
     assert (caller.meter.made, caller.meter.failed) == (20, 0)
     assert "small made no progress for 1 s while calls waited; it is started anew (1 of 3)" in house.told
+
+
+async def test_a_call_that_a_kept_server_dies_of_is_no_other_runs_fault_and_not_the_servers(
+    house: House, ask: Ask, state: Path
+) -> None:
+    fault = json.dumps({"fault": "poison", "word": "Film 3 was", "seconds": 0.3})
+    spec = house.spec(flags={"fault": fault, "seconds": 0.5}, batches=False)
+    await house.keep(small=spec)
+    (theirs, _), (ours, _) = await house.attach(spec), await house.attach(spec)
+    requests = exam(ask, 8)
+    work = [model.create(one) for model, one in [(theirs, requests[3]), *((ours, requests[n]) for n in (0, 1, 2))]]
+    poison, *others = await asyncio.gather(*work)
+    assert poison.finish == "failed"
+    assert "2 of them with no other beside it" in (poison.error or "")
+    assert [reply.finish for reply in others] == ["stop"] * 3
+    assert sum("by a call that was sent alone" in line for line in house.told) == 2
+    assert (await ours.create(requests[5])).finish == "stop", "it is still kept"
+    assert not Lone(token_in(state)).held, "no mark is left"
+
+
+async def test_the_mark_of_a_process_that_died_with_it_means_nothing(house: House, ask: Ask, state: Path) -> None:
+    spec = house.spec()
+    await house.keep(small=spec)
+    (state / f"{token_in(state)}.lone").symlink_to("1 1")  # the first process never started at that time
+    model, _ = await house.attach(spec)
+    assert (await model.create(exam(ask, 1)[0])).text in LABELS
 
 
 async def test_of_kept_replicas_those_that_are_left_are_used(house: House, ask: Ask, state: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from stubs import BATCH, CHAT, TOKENIZE, Stub, here
 
 from lbt_sim.errors import Interrupted, ModelUnavailable
@@ -19,6 +20,7 @@ from lbt_sim.ledger import Ledger, LedgerReader
 from lbt_sim.models.base import CallPath, ChatRequest, Head, ModelInfo, Reply, Sampling, Turn
 from lbt_sim.models.recorded import Caller
 from lbt_sim.models.surroundings import Surroundings
+from lbt_sim.models.vllm import fleet
 from lbt_sim.models.vllm.model import VllmModel, VllmSpec
 from lbt_sim.models.vllm.pace import FIRST
 
@@ -310,7 +312,7 @@ async def test_counting_gives_the_number_of_tokens_that_the_server_computes(
         counted = await model.create(replace(request, purpose="count"))
         answered = await model.create(request)
         assert int(counted.text) == answered.prompt_tokens
-    assert stub.stats.calls == 2
+    assert stub.stats.calls == 2, "one attempt, and one more"
 
 
 async def test_what_does_not_fit_takes_nothing_from_the_others(start: Start, connect: Connect, ask: Ask) -> None:
@@ -587,12 +589,88 @@ async def test_a_long_call_is_not_taken_for_a_server_that_stands_still(
     assert reply.finish in ("stop", "length")
 
 
-async def test_an_address_where_nobody_answers_yet_is_passed_over(start: Start, connect: Connect, ask: Ask) -> None:
+async def test_a_server_that_had_nothing_to_do_does_not_stand_still(start: Start, connect: Connect, ask: Ask) -> None:
+    stub = await start("--seconds", "0.5")
+    model = await connect(stub, patience=1.0, retries=0)
+    for _ in range(2):
+        assert (await model.create(exam(ask, 1)[0])).finish == "stop"
+        await asyncio.sleep(1.5)
+
+
+@pytest.mark.parametrize("figures", ["none of vLLM's", "forbidden", "broken"])
+async def test_a_server_without_usable_figures_is_not_taken_for_one_that_stands_still(
+    figures: str, connect: Connect, ask: Ask
+) -> None:
+    stub = Stub("--seconds", "1.5")
+    handle = stub._stub.handle
+
+    async def other(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path != "/metrics":
+            answer: web.StreamResponse = await handle(request)
+            return answer
+        status = {"forbidden": 403, "broken": 500}.get(figures, 200)
+        return web.Response(text="# HELP other_total of another program\nother_total 3.0\n", status=status)
+
+    stub._stub.handle = other
+    await stub.start()
+    try:
+        model = await connect(stub, patience=0.5, retries=0)
+        assert (await model.create(exam(ask, 1)[0])).finish == "stop"
+    finally:
+        await stub.stop()
+
+
+async def test_a_server_that_stood_still_is_asked_again_once_it_answers_and_not_before(
+    start: Start, connect: Connect, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "BACK", 0.2)
+    monkeypatch.setattr(fleet, "PROBE_SECONDS", 0.4)
+    stubs = [await start(), await start()]
+    model = await connect(*stubs, patience=0.6, retries=0)
+    stubs[0].fault("hang")
+    for head in heads(12):
+        replies = await all_of(model, exam(ask, 2, head))
+        assert {reply.finish for reply in replies} == {"stop"}, "the other answers, at no attempt's cost"
+    assert [r.down_until for r in model._transport.replicas] == [math.inf, 0.0]  # type: ignore[union-attr]
+    stubs[0].fault("none")
+    await happens(lambda: model._transport.replicas[0].down_until == 0.0)  # type: ignore[union-attr]
+    before = stubs[0].stats.conversations
+    for head in heads(12):
+        await all_of(model, exam(ask, 2, head))
+    assert stubs[0].stats.conversations > before
+
+
+async def test_a_server_that_comes_back_with_another_model_is_passed_over(
+    start: Start, connect: Connect, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "BACK", 0.1)
+    first, away, other = await start(), await start(), await start("--wrong-name", "large")
+    port = int(away.url.removesuffix("/v1").rsplit(":", 1)[1])
+    await away.stop()
+    told: list[str] = []
+    model = Ready(VllmSpec(model="tiny", urls=[away.url, first.url], retries=0))
+    model.settle(Surroundings(tell=told.append), "small")
+    try:
+        await model.ready()
+        await other.stop()
+        await other.start(port)
+        await happens(lambda: len(told) > 1)
+        assert "does not serve 'tiny'; it is still passed over" in told[1]
+        for head in heads(12):
+            assert {reply.finish for reply in await all_of(model, exam(ask, 2, head))} == {"stop"}
+    finally:
+        await model.close()
+
+
+async def test_an_address_where_nobody_answers_yet_is_passed_over(
+    start: Start, connect: Connect, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "BACK", 0.1)
     first, away = await start(), await start()
     port = int(away.url.removesuffix("/v1").rsplit(":", 1)[1])
     await away.stop()
     told: list[str] = []
-    model = Ready(VllmSpec(model="tiny", urls=[away.url, first.url], concurrency=2))
+    model = Ready(VllmSpec(model="tiny", urls=[away.url, first.url], retries=0))
     model.settle(Surroundings(tell=told.append), "small")
     try:
         await model.ready()
@@ -600,9 +678,11 @@ async def test_an_address_where_nobody_answers_yet_is_passed_over(start: Start, 
         assert "cannot be reached" in told[0]
         assert "passed over until it answers" in told[0]
         await away.start(port)
-        await happens(lambda: all(r.down_until < time.monotonic() for r in model._transport.replicas))  # type: ignore[union-attr]
-        await all_of(model, [*exam(ask, 30), *exam(ask, 30, RATES)])
-        assert away.stats.conversations
+        await happens(lambda: told[1:] == [f"small: {away.url.removesuffix('/v1')} answers again"])
+        before = away.stats.conversations
+        for head in heads(12):
+            await all_of(model, exam(ask, 2, head))
+        assert away.stats.conversations > before
     finally:
         await model.close()
 

@@ -49,6 +49,26 @@ def test_what_is_not_there_is_told_at_its_line(workspace: Path) -> None:
     assert "3 mistakes" in err
 
 
+def test_paths_and_variables_that_cannot_be_are_told_at_their_lines(workspace: Path) -> None:
+    status, err = validate(
+        workspace,
+        "  small: {engine: vllm, model: ~nosuchuser/x}",
+        "  large:",
+        "    engine: vllm",
+        "    model: org/name",
+        f"    lora: {'a' * 300}",
+    )
+    assert status == 2
+    assert "mine.yaml:4  models.small.model" in err
+    assert "mine.yaml:8  models.large.lora" in err
+    for environment in ('"A=B": "1"', 'A: "x\\0y"'):
+        status, err = validate(
+            workspace, "  small:", "    {engine: vllm, model: m, environment: {" + environment + "}}"
+        )
+        assert status == 2
+        assert "mine.yaml:5  models.small.environment" in err
+
+
 def test_entries_that_share_servers_and_disagree_are_told(workspace: Path) -> None:
     small = "  small: {engine: vllm, model: org/name, patience: 60}"
     status, err = validate(workspace, small, "  other: {engine: vllm, model: org/name}")

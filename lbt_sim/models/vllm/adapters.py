@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lbt_sim.errors import ModelUnavailable
 from lbt_sim.models.vllm.fingerprint import read_folder, read_json
+from lbt_sim.models.vllm.spec import path_of
 
 __all__ = ["Adapter", "flags", "read"]
 
@@ -49,7 +50,7 @@ def read(folder: str) -> Adapter:
     Raises:
         ModelUnavailable: The folder holds none, or one that vLLM cannot use.
     """
-    path = Path(folder).expanduser().absolute()
+    path = path_of(folder).absolute()
     configuration = path / "adapter_config.json"
     if not configuration.is_file():
         raise ModelUnavailable(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import combinations
-from pathlib import Path
 
 from lbt_sim.errors import LbtError, ModelUnavailable, Place
 from lbt_sim.models.vllm import adapters, install, weights
 from lbt_sim.models.vllm.gpus import check_visible
-from lbt_sim.models.vllm.spec import VllmSpec
+from lbt_sim.models.vllm.spec import VllmSpec, path_of
 
 __all__ = ["at", "check_agreement", "check_environment", "mistakes"]
 
@@ -26,6 +25,8 @@ _REFUSED = {
 
 _SERVERS = ("patience", "start_timeout", "restarts")
 """What an entry says of its servers beside what they are."""
+_GIVEN = ("api_key_env", "patience")
+"""The same of servers that it names by their `urls`."""
 
 
 def mistakes(entries: Mapping[str, VllmSpec]) -> Iterator[ModelUnavailable]:
@@ -58,7 +59,7 @@ def check_agreement(entries: Mapping[str, VllmSpec]) -> None:
     for (one, first), (other, second) in combinations(entries.items(), 2):
         if first.server_key != second.server_key:
             continue
-        for key in ("api_key_env",) if first.urls else _SERVERS:
+        for key in _GIVEN if first.urls else _SERVERS:
             said = getattr(first, key), getattr(second, key)
             if said[0] != said[1]:
                 words = [_said(value) for value in said]
@@ -87,18 +88,26 @@ def check_environment(name: str, spec: VllmSpec) -> None:
 
 @contextmanager
 def at(name: str, key: str) -> Iterator[None]:
-    """Gives errors that have no place the one of an entry's option."""
+    """Gives errors that have no place the one of an entry's option, and files that cannot be read too."""
     try:
         yield
     except LbtError as error:
         if error.where is None:
             error.where = Place(key=f"models.{name}.{key}")
         raise
+    except OSError as error:
+        raise ModelUnavailable(
+            f"{error.filename or 'a file'} cannot be read: {error.strerror or error}",
+            where=Place(key=f"models.{name}.{key}"),
+            remedy="Correct the path, or its permissions.",
+        ) from error
 
 
 def _checks(name: str, spec: VllmSpec) -> Iterator[Callable[[], None]]:
     def model() -> None:
-        with at(name, "revision" if spec.revision is not None and Path(spec.model).expanduser().exists() else "model"):
+        with at(name, "model"):
+            here = path_of(spec.model).exists()
+        with at(name, "revision" if spec.revision is not None and here else "model"):
             weights.check(spec)
 
     def lora() -> None:

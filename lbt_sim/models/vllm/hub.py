@@ -12,7 +12,7 @@ from typing import Any
 from lbt_sim.errors import ModelUnavailable, nearest
 from lbt_sim.models.vllm.fingerprint import FLOATS, PATTERNS, Contents, read_folder
 from lbt_sim.models.vllm.install import run
-from lbt_sim.models.vllm.spec import VllmSpec
+from lbt_sim.models.vllm.spec import VllmSpec, path_of
 from lbt_sim.models.weights import KNOWN
 
 __all__ = ["COMMIT", "ask", "asked_commit", "asked_contents", "cache_of", "cached_commit", "cached_contents", "meant"]
@@ -42,7 +42,7 @@ def cache_of(model: str, environment: Mapping[str, str]) -> Path:
     """Where the hub's cache on this machine has a model."""
     home = environment.get("HF_HOME") or str(Path(environment.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
     hub = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE") or str(Path(home) / "hub")
-    return Path(hub).expanduser() / ("models--" + model.replace("/", "--"))
+    return path_of(hub) / ("models--" + model.replace("/", "--"))
 
 
 def cached_commit(cache: Path, revision: str) -> str | None:

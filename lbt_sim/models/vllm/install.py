@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lbt_sim.errors import ModelUnavailable, Place
-from lbt_sim.models.vllm.spec import VllmSpec
+from lbt_sim.models.vllm.spec import VllmSpec, path_of
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -156,7 +156,7 @@ def find(spec: VllmSpec, where: Place | None = None) -> Installation:
     if spec.command is not None:
         return _of_command(spec.command, where)
     if spec.python is not None:
-        found = learn(_path(spec.python), "the scenario's `python`", explicit=True)
+        found = _named(spec.python, "the scenario's `python`")
         if isinstance(found, Problem):
             key = f"{where.key}.python" if where and where.key else "python"
             raise _unusable(found, Place(where.file, where.line, key) if where else None)
@@ -186,9 +186,14 @@ def check(spec: VllmSpec, where: Place) -> None:
     """
     if spec.command is not None:
         _of_command(spec.command, where)
-    elif spec.python is not None and (wrong := _not_a_program(_path(spec.python))):
-        problem = Problem("the scenario's `python`", wrong, explicit=True)
-        raise _unusable(problem, Place(where.file, where.line, f"{where.key}.python"))
+    elif spec.python is not None:
+        try:
+            wrong = _not_a_program(_path(spec.python))
+        except ModelUnavailable as error:
+            wrong = error.what
+        if wrong:
+            problem = Problem("the scenario's `python`", wrong, explicit=True)
+            raise _unusable(problem, Place(where.file, where.line, f"{where.key}.python"))
 
 
 def installations() -> list[Installation | Problem]:
@@ -281,10 +286,19 @@ def run(argv: list[str], environment: Mapping[str, str], seconds: float | None) 
 def _places() -> Iterator[Callable[[], Installation | Problem]]:
     """Where vLLM is looked for, in order; each is looked at when it is called."""
     if chosen := os.environ.get(VARIABLE):
-        yield lambda: learn(_path(chosen), VARIABLE, explicit=True)
+        yield lambda: _named(chosen, VARIABLE)
     yield _own
     yield lambda: learn(default_environment() / "bin" / "python", "the default environment")
     yield _on_path
+
+
+def _named(python: str, source: str) -> Installation | Problem:
+    """The interpreter that somebody asked for."""
+    try:
+        path = _path(python)
+    except ModelUnavailable as error:
+        return Problem(source, error.what, explicit=True)
+    return learn(path, source, explicit=True)
 
 
 def _own() -> Installation | Problem:
@@ -321,18 +335,24 @@ def _on_path() -> Installation | Problem:
 
 
 def _of_command(command: Sequence[str], where: Place | None) -> Installation:
-    if shutil.which(str(_path(command[0]))) is None:
-        raise ModelUnavailable(
-            f"the command {command[0]!r} was not found",
-            where=Place(where.file, where.line, f"{where.key}.command") if where else None,
-            remedy="Correct `command`, or leave it out: vLLM is then looked for, as `lbt-sim doctor` shows.",
-        )
-    return Installation("", COMMAND, command=(str(_path(command[0])), *command[1:]))
+    what = f"the command {command[0]!r} was not found"
+    try:
+        program = str(_path(command[0]))
+    except ModelUnavailable as error:
+        what = error.what
+    else:
+        if shutil.which(program) is not None:
+            return Installation("", COMMAND, command=(program, *command[1:]))
+    raise ModelUnavailable(
+        what,
+        where=Place(where.file, where.line, f"{where.key}.command") if where else None,
+        remedy="Correct `command`, or leave it out: vLLM is then looked for, as `lbt-sim doctor` shows.",
+    )
 
 
 def _path(text: str) -> Path:
     """Not resolved: the interpreter of a virtual environment is a link, and what it is lies beside the link."""
-    path = Path(text).expanduser()
+    path = path_of(text)
     return path.absolute() if len(path.parts) > 1 else path if shutil.which(text) is None else Path(_which(text))
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from lbt_sim.errors import ModelUnavailable
 from lbt_sim.models.openai import address
 from lbt_sim.scenario.schema import Spec
 
-__all__ = ["OURS", "VllmSpec"]
+__all__ = ["OURS", "VllmSpec", "path_of"]
 
 OURS: Mapping[str, str] = {
     "model": "model",
@@ -126,10 +128,19 @@ class VllmSpec(Spec):
                 raise ValueError(f"{name!r} is set by lbt-sim: " + (f"use `{key}`" if key else "it picks it itself"))
         return {name.replace("_", "-"): flag for name, flag in value.items()}
 
+    @field_validator("model", "revision", "lora", "python", "command", "flags", "environment")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        if any("\0" in text for text in _texts(value)):
+            raise ValueError("the character NUL (`\\0`) can be given to no program")
+        return value
+
     @field_validator("environment")
     @classmethod
     def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
+            if not name or "=" in name:
+                raise ValueError(f"{name!r} is no variable's name: wanted `NAME: value`")
             if _SECRET.search(name) and name != "VLLM_API_KEY":  # that one is refused for another reason
                 raise ValueError(f"{name} looks like a secret: set it where lbt-sim is started; servers inherit it")
         return value
@@ -167,6 +178,34 @@ class VllmSpec(Spec):
     def server_key(self) -> str:
         """Equal for entries that the same servers answer: 16 hexadecimal digits."""
         values = {key: getattr(self, key) for key in _SERVER_KEYS} | {"urls": self.urls}
-        if (here := Path(self.model).expanduser()).exists():
-            values["model"] = str(here.resolve())  # the same words mean another folder elsewhere
+        with suppress(ModelUnavailable):  # what is no path of this machine is told when it is looked for
+            if (here := path_of(self.model)).exists():
+                values["model"] = str(here.resolve())  # the same words mean another folder elsewhere
         return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def path_of(text: str) -> Path:
+    """A path as a scenario writes it, with the home folder that `~` stands for.
+
+    Raises:
+        ModelUnavailable: There can be no such path on this machine, or nobody may look whether there is.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except OSError as error:
+        what, remedy = f"{text}: {error.strerror or error}", "Correct the path, or its permissions."
+    except RuntimeError:
+        what, remedy = f"{text}: there is no such user's folder on this machine", "Write the path out."
+    else:
+        return path
+    raise ModelUnavailable(what, remedy=remedy)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for pair in value.items() for one in pair for text in _texts(one))
+    elif isinstance(value, list):
+        yield from (text for one in value for text in _texts(one))

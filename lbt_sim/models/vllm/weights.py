@@ -23,7 +23,7 @@ from lbt_sim.models.vllm import hub
 from lbt_sim.models.vllm.fingerprint import PATTERNS, Contents, read_folder, read_json
 from lbt_sim.models.vllm.hub import meant
 from lbt_sim.models.vllm.install import Installation, installations, run
-from lbt_sim.models.vllm.spec import VllmSpec
+from lbt_sim.models.vllm.spec import VllmSpec, path_of
 from lbt_sim.models.weights import KNOWN, cache_dir, locate, sha256_of
 
 __all__ = ["Weights", "check", "find"]
@@ -75,7 +75,7 @@ def find(spec: VllmSpec, installation: Installation, tell: Tell) -> Weights:
                 f"the model {model!r} has not been fetched yet", remedy=f"Run `lbt-sim models pull {model}`."
             )
         return _of_gguf(model, found, spec, installation, tell)
-    path = Path(model).expanduser()
+    path = path_of(model)
     if _is_gguf(path):
         return _of_gguf(path.name, path.absolute(), spec, installation, tell)
     if path.is_dir():
@@ -91,7 +91,7 @@ def check(spec: VllmSpec) -> None:
     Raises:
         ModelUnavailable: There is no such file or folder, or it is no model.
     """
-    path = Path(spec.model).expanduser()
+    path = path_of(spec.model)
     if spec.model in KNOWN:
         _no_revision(spec, spec.model)
     elif _is_gguf(path):
@@ -109,7 +109,7 @@ def _is_gguf(path: Path) -> bool:
 
 def _nowhere(model: str) -> ModelUnavailable:
     return ModelUnavailable(
-        f"there is no folder {Path(model).expanduser()}" + meant(model),
+        f"there is no folder {path_of(model)}" + meant(model),
         valid=tuple(sorted(KNOWN)),
         remedy="Name a folder with a config.json, a GGUF file, a Hugging Face id (`org/name`), or a known model.",
     )

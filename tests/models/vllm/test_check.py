@@ -10,7 +10,7 @@ from fake_machine import adapter_folder, model_folder, put_gpus, script
 from pydantic import ValidationError
 
 from lbt_sim.errors import ModelUnavailable
-from lbt_sim.models.vllm.check import check_agreement, mistakes
+from lbt_sim.models.vllm.check import at, check_agreement, mistakes
 from lbt_sim.models.vllm.gpus import check_visible
 from lbt_sim.models.vllm.spec import VllmSpec
 
@@ -59,6 +59,16 @@ def test_what_is_there_is_no_mistake(tmp_path: Path) -> None:
         ({"python": "{}/gone/python"}, "python", "is not there"),
         ({"python": "{}/text.gguf"}, "python", "cannot be executed"),
         ({"command": ["{}/gone/vllm", "serve"]}, "command", "was not found"),
+        ({"model": "~nosuchuser/x"}, "model", "no such user's folder"),
+        ({"model": "~nosuchuser/x", "revision": "v1"}, "model", "no such user's folder"),
+        ({"model": "a" * 300}, "model", "File name too long"),
+        ({"lora": "~nosuchuser/x"}, "lora", "no such user's folder"),
+        ({"lora": "a" * 300}, "lora", "File name too long"),
+        ({"lora": "{}" + "/a" * 2020}, "lora", "too long"),
+        ({"python": "~nosuchuser/x"}, "python", "no such user's folder"),
+        ({"python": "a" * 300}, "python", "File name too long"),
+        ({"command": ["~nosuchuser/x"]}, "command", "no such user's folder"),
+        ({"command": ["a" * 300]}, "command", "File name too long"),
         ({"environment": {"CUDA_VISIBLE_DEVICES": "1"}}, "environment.CUDA_VISIBLE_DEVICES", "use `gpus`"),
     ],
 )
@@ -75,6 +85,38 @@ def test_each_mistake_has_its_place(said: dict[str, Any], key: str, what: str, t
     (only,) = found(small=filled).items()
     assert only[0] == f"models.small.{key}"
     assert what in only[1]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"environment": {"A=B": "1"}},
+        {"environment": {"": "1"}},
+        {"environment": {"A": "x\0y"}},
+        {"environment": {"A\0": "x"}},
+        {"flags": {"x": "\0"}},
+        {"flags": {"x\0": True}},
+        {"command": ["vllm", "\0"]},
+        {"revision": "\0"},
+        {"lora": "\0"},
+    ],
+)
+def test_what_no_program_can_be_given_is_a_mistake(said: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"no variable's name|the character NUL") as caught:
+        VllmSpec.model_validate({"model": "org/name"} | said)
+    assert caught.value.errors()[0]["loc"] == tuple(said)
+
+
+@pytest.mark.parametrize("model", ["~nosuchuser/x", "a" * 300])
+def test_entries_whose_paths_cannot_be_are_told_apart_all_the_same(model: str) -> None:
+    keys = {VllmSpec.model_validate({"model": one}).server_key for one in (model, model, "org/name")}
+    assert len(keys) == 2
+
+
+def test_a_file_that_cannot_be_read_is_told_at_the_option() -> None:
+    with pytest.raises(ModelUnavailable, match="/x/y cannot be read: Permission denied") as caught, at("a", "model"):
+        raise PermissionError(13, "Permission denied", "/x/y")
+    assert str(caught.value.where) == "models.a.model"
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
@@ -144,10 +186,17 @@ def test_entries_that_share_servers_say_the_same_of_them(
 
 def test_entries_at_the_same_addresses_have_one_key() -> None:
     urls = {"urls": ["http://127.0.0.1:9/v1"]}
-    wrong = found(a=urls | {"api_key_env": "ONE"}, b=urls, c=urls | {"api_key_env": "ONE", "patience": 7})
+    wrong = found(a=urls | {"api_key_env": "ONE"}, b=urls, c=urls | {"api_key_env": "ONE", "restarts": 7})
     (only,) = wrong.items()
     assert only[0] == "models.b.api_key_env"
     assert "`api_key_env` is ONE for the one and not given for the other" in only[1]
+
+
+def test_entries_at_the_same_addresses_wait_as_long_for_them() -> None:
+    urls = {"urls": ["http://127.0.0.1:9/v1"]}
+    (only,) = found(a=urls | {"patience": 3.0}, b=urls, c={"urls": ["http://127.0.0.1:8/v1"], "patience": 7.0}).items()
+    assert only[0] == "models.b.patience"
+    assert "`patience` is 3 for the one and 180 for the other" in only[1]
 
 
 def test_options_of_servers_beside_addresses_say_what_to_leave_out() -> None:

@@ -122,6 +122,20 @@ def test_what_was_asked_for_is_not_silently_replaced(tmp_path: Path, monkeypatch
     assert str(caught.value.where) == "models.small.python"
 
 
+@pytest.mark.parametrize(("python", "why"), [("~nosuchuser/python", "no such user"), ("a" * 300, "name too long")])
+def test_a_path_that_cannot_be_is_no_crash(monkeypatch: pytest.MonkeyPatch, python: str, why: str) -> None:
+    with pytest.raises(ModelUnavailable, match=why) as caught:
+        find(spec(python=python), Place(key="models.a"))
+    assert str(caught.value.where) == "models.a.python"
+    with pytest.raises(ModelUnavailable, match=why) as caught:
+        find(spec(command=[python]), Place(key="models.a"))
+    assert str(caught.value.where) == "models.a.command"
+    monkeypatch.setenv(install.VARIABLE, python)
+    (first, *_) = installations()
+    assert isinstance(first, Problem)
+    assert why in first.what
+
+
 def test_the_link_of_an_environment_is_not_followed(tmp_path: Path) -> None:
     python = environment(tmp_path / "e", vllm="0.32.0", torch="2.13.0")
     assert python.is_symlink()

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lbt_sim.errors import InputError, Place, RunError
-from lbt_sim.manifest import MANIFEST_FILE, installed, read_manifest, write_manifest
+from lbt_sim.manifest import MANIFEST_FILE, as_model, installed, read_manifest, write_manifest
 from lbt_sim.models.base import ModelInfo
 from lbt_sim.models.determined import PASSING
 
-__all__ = ["Entry", "Execution", "How", "now", "recorded", "together", "unlike", "version_of"]
+__all__ = ["Entry", "Execution", "How", "models_of", "now", "recorded", "together", "unlike", "version_of"]
 
 Entry = Mapping[str, Any]
 """An execution as data: `began`, `lbt_sim`, `models` (name -> `identity`, `detail`), `committed` (calls that the ledger
@@ -27,6 +27,8 @@ How = Literal["done", "interrupted", "failed"]
 
 _SUMMED = ("prompt_tokens", "computed", "generated", "preempted", "pushed_back", "requests")
 _TIMES = ("starting", "waiting", "own")
+_COMPARED = {"what", "labels", "labels_changed", "texts", "texts_changed"}
+_MOST = 1e18
 _SEEN = PASSING | {"can", "vllm", "out of reach"}
 """What of a model's detail is no setting: where servers were, what was seen of them."""
 
@@ -36,15 +38,15 @@ class Execution:
 
     Args:
         folder: The run's.
-        manifest: What else the manifest says.
+        manifest: What it says so far, read with the folder locked.
         began: When it began; see `now`.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], began: str) -> None:
         self._folder = folder
         self._entry: dict[str, Any] = {"began": began, "lbt_sim": installed("lbt-sim")}
-        before = recorded(folder)  # not the manifest's: another process may have gone on before the folder was locked
-        self._manifest = {**manifest, "executions": [*before, self._entry]}
+        before = manifest.get("executions")
+        self._manifest = {**manifest, "executions": [*(before if isinstance(before, list) else ()), self._entry]}
 
     def begin(self, models: Mapping[str, ModelInfo], committed: int) -> None:
         """Records that it goes on, before anything is asked.
@@ -92,6 +94,11 @@ def recorded(folder: Path) -> list[Entry]:
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
+def models_of(entry: Entry) -> dict[str, Mapping[str, Any]]:
+    """The models of an execution by their names, each with `identity` and `detail`; without what says neither."""
+    return {str(name): said for name, model in _mapping(entry.get("models")).items() if (said := as_model(model))}
+
+
 def version_of(detail: Mapping[str, Any]) -> str | None:
     """Which vLLM it was: the installation's version, else what the server itself says; None where neither is known."""
     said = detail.get("vllm") or _mapping(detail.get("can")).get("version")
@@ -131,12 +138,12 @@ def _added(all_: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     total["tokens_per_second"] = _rate(all_)
     highest = [value for one in all_ if (value := _number(one.get("in_flight_at_most"))) is not None]
     total["in_flight_at_most"] = max(highest, default=None)
-    total["restarts"] = [str(why) for one in all_ for why in one.get("restarts") or ()]
+    total["restarts"] = [str(why) for one in all_ for why in _list(one.get("restarts"))]
     total["lost"] = int(sum(_number(one.get("lost")) or 0 for one in all_))
-    labels = [_mapping(one["labels"]) for one in all_ if one.get("labels")]
+    labels = [told for one in all_ if (told := _mapping(one.get("labels")))]
     total["labels"] = {key: _sum(told.get(key) for told in labels) for key in ("read", "thin")} if labels else None
     measured: list[dict[str, Any]] = []
-    for found in (one["determinism"] for one in all_ if one.get("determinism")):
+    for found in (told for one in all_ if (told := _mapping(one.get("determinism"))) and _is_measured(told)):
         same = next((other for other in measured if {**found, "executions": other["executions"]} == other), None)
         if same is None:
             measured.append({**found, "executions": 1})
@@ -172,10 +179,10 @@ def unlike(executions: Sequence[Entry]) -> list[str]:
     """In what the executions that asked something were not alike: versions, flags; empty where they were."""
     asked = [entry for entry in executions if not entry.get("ended") or _mapping(entry.get("calls")).get("made")]
     found = _change("lbt_sim", [entry.get("lbt_sim") for entry in asked])
-    for name in dict.fromkeys(name for entry in asked for name in _mapping(entry.get("models"))):
-        models = [_mapping(model) for entry in asked if (model := _mapping(entry.get("models")).get(name))]
-        details = [_mapping(model.get("detail")) for model in models]
-        changes = _change("identity", [model.get("identity") for model in models])
+    for name in dict.fromkeys(name for entry in asked for name in models_of(entry)):
+        models = [model for entry in asked if (model := models_of(entry).get(name))]
+        details = [model["detail"] for model in models]
+        changes = _change("identity", [model["identity"] for model in models])
         changes += _change("vLLM", list(map(version_of, details)))
         for key in dict.fromkeys(key for detail in details for key in detail if key not in _SEEN):
             changes += _change(key, [detail.get(key) for detail in details])
@@ -199,5 +206,16 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """A number that can be reckoned with: a file may hold NaN, or one of a thousand digits."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MOST else None
+
+
+def _is_measured(told: Mapping[str, Any]) -> bool:
+    """Whether it is what `doctor` measures: `date`, and `comparisons` with their counts."""
+    rows = [_mapping(one) for one in _list(told.get("comparisons"))]
+    return "date" in told and all(row.keys() >= _COMPARED for row in rows)

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from lbt_sim.errors import InputError, Place, RunLocked
 from lbt_sim.events import Event
 from lbt_sim.ledger import LEDGER_FILE, Ledger, LedgerReader
-from lbt_sim.manifest import MANIFEST_FILE, installed, read_manifest, write_manifest
+from lbt_sim.manifest import MANIFEST_FILE, RESUMED_WITH, installed, read_manifest, write_manifest
 from lbt_sim.scenario.load import LoadedScenario, dump_resolved, load_resolved
 from lbt_sim.setup import Prepared, prepare
 
@@ -51,8 +51,6 @@ _UNFINISHED = {
     *(LEDGER_FILE + tail for tail in ("", "-wal", "-shm", "-journal")),
 }
 """What a folder can hold when its making was cut short."""
-_RESUMED_WITH = "resumed_with"
-"""In the manifest: what `resume --set` changed, in order. It holds from then on."""
 _PACKAGES = ("lbt-sim", "autogen-agentchat", "xllamacpp", "math-verify", "networkx", "pydantic", "jinja2")
 
 
@@ -206,7 +204,7 @@ def open_run(path: Path, *, sets: Sequence[str] = ()) -> RunFolder:
             "or start a new run.",
         )
     if sets:
-        facts[_RESUMED_WITH] = [*facts.get(_RESUMED_WITH, ()), *sets]  # written when the run goes on
+        facts[RESUMED_WITH] = [*facts.get(RESUMED_WITH, ()), *sets]  # written when the run goes on
     return RunFolder(path, prepared, facts, changed=bool(sets))
 
 
@@ -231,7 +229,7 @@ def load_run_scenario(path: Path, *, sets: Sequence[str] = (), **changes: Any) -
             remedy="It was changed after the run was started: put the file back as it was, or start a new run.",
         ) from error
     facts = read_manifest(path)
-    return load_resolved(text, str(file), sets=[*facts.get(_RESUMED_WITH, ()), *sets], **changes)
+    return load_resolved(text, str(file), sets=[*facts.get(RESUMED_WITH, ()), *sets], **changes)
 
 
 def fork_run(source: RunFolder, prepared: Prepared, from_round: int, out: Path | None) -> RunFolder:

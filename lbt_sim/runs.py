@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,11 +26,11 @@ from lbt_sim.errors import (
     TemplateError,
 )
 from lbt_sim.events import Event, EventSink
-from lbt_sim.executions import Entry, Execution, How, now, recorded
+from lbt_sim.executions import Execution, How, models_of, now, recorded
 from lbt_sim.folders import SCENARIO_FILE, SERVER_LOGS, RunFolder, create_run, fork_run, locked, open_run
 from lbt_sim.grading.load import open_grader
 from lbt_sim.ledger import LEDGER_FILE, Ledger, LedgerReader
-from lbt_sim.manifest import MANIFEST_FILE
+from lbt_sim.manifest import MANIFEST_FILE, caught_up
 from lbt_sim.methods.m3 import Start, m3
 from lbt_sim.models.base import ChatModel, ModelInfo
 from lbt_sim.models.determined import known
@@ -88,6 +88,8 @@ class Run:
             RunError, Interrupted: It stopped; what was committed is kept.
         """
         with locked(self.folder.path):
+            # Another process may have gone on with the run before it was locked.
+            self.folder = replace(self.folder, manifest=caught_up(self.folder.path, self.folder.manifest))
             asks = not (self.replay or is_over(self.folder))
             try:
                 return await self._execute(asks=asks)
@@ -300,9 +302,8 @@ def is_over(folder: RunFolder) -> bool:
 
 def _models_at_the_end(folder: RunFolder) -> Mapping[str, Any]:
     """The models as they were when the run came to its end: what hangs on their contexts was decided so."""
-    done: list[Entry] = [entry for entry in recorded(folder.path) if entry.get("how") == "done" and entry.get("models")]
-    models: Mapping[str, Any] = done[-1]["models"] if done else folder.manifest["models"]
-    return models
+    done = [models for entry in recorded(folder.path) if entry.get("how") == "done" and (models := models_of(entry))]
+    return {**folder.manifest["models"], **(done[-1] if done else {})}
 
 
 def _how(error: BaseException | None) -> How:

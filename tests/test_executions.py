@@ -16,18 +16,20 @@ from commands import SMALL, Said, lasting, lbt_sim
 from servers import Server
 from stubs import process
 
-from lbt_sim.errors import Interrupted, LbtError
+from lbt_sim.errors import Interrupted, LbtError, LedgerMismatch
 from lbt_sim.events import Event, EventSink
 from lbt_sim.executions import recorded, together, unlike, version_of
 from lbt_sim.folders import create_run, locked
 from lbt_sim.ledger import LEDGER_FILE, LedgerReader
-from lbt_sim.manifest import MANIFEST_FILE, read_manifest, write_manifest
+from lbt_sim.manifest import MANIFEST_FILE, RESUMED_WITH, read_manifest, write_manifest
 from lbt_sim.models.determined import remember
 from lbt_sim.models.recorded import Caller, Meter
 from lbt_sim.models.vllm.model import VllmModel, VllmSpec
 from lbt_sim.runs import Run, open_run
 from lbt_sim.scenario.load import load_scenario
 from lbt_sim.setup import prepare
+from lbt_sim.transcript.servers import servers_told
+from lbt_sim.transcript.theme import Look
 
 ASKS = """\
 kind: scenario
@@ -204,6 +206,83 @@ def test_what_another_process_recorded_before_the_folder_was_locked_stays() -> N
     assert resume("--set", "budget.calls=120").status == 3
     asyncio.run(Run(folder).execute())
     assert ends() == ["failed", "failed", "done"]
+
+
+def test_what_another_process_changed_before_the_folder_was_locked_stays_too() -> None:
+    run("--set", "budget.calls=100")
+    folders = [open_run(Path("run"), sets=sets) for sets in (["budget.calls=5000"], [])]
+    assert resume("--set", "budget.calls=110", "--set", "budget.tokens=900000").status == 3
+    assert resume("--set", "budget.calls=120").status == 3
+    others = ["budget.calls=110", "budget.tokens=900000", "budget.calls=120"]
+    for folder in folders:
+        asyncio.run(Run(folder).execute())
+        assert read_manifest(Path("run"))[RESUMED_WITH] == [*others, "budget.calls=5000"]
+    assert open_run(Path("run")).prepared.file.budget.tokens == 900_000
+    assert open_run(Path("run")).prepared.file.budget.calls == 5_000
+
+
+def test_a_model_that_another_process_asked_before_the_folder_was_locked_is_kept_to() -> None:
+    folder = create_run(prepare(load_scenario("small.yaml")), Path("run"))
+    resume("--set", "models.small.failures=0.0001", "--set", "budget.calls=100")
+    before = read_manifest(Path("run"))
+    with pytest.raises(LedgerMismatch):
+        asyncio.run(Run(folder).execute())
+    assert read_manifest(Path("run")) == before
+
+
+DAMAGE: dict[str, Any] = {
+    "began": 3,
+    "lbt_sim": [],
+    "committed": "x",
+    "models": ["x"],
+    "calls": [1],
+    "time": "x",
+    "servers": [2],
+    "how": {},
+    "error": [3],
+}
+ODD: list[Any] = [3, "x", None, [1], {"a": 1}, float("nan"), float("inf"), 10**400, {"small": 3}, {"small": {}}]
+FIGURES = ["prompt_tokens", "computed", "generated", "tokens_per_second", "requests", "in_flight_at_most", "restarts",
+    "lost", "labels", "determinism", "prefix_hit_rate"]  # fmt: skip
+
+
+def damaged(**changes: Any) -> None:
+    """The only execution as somebody has changed it by hand."""
+    manifest = read_manifest(Path("run"))
+    manifest["executions"][0].update(changes)
+    write_manifest(Path("run"), manifest)
+
+
+def test_an_execution_that_is_damaged_stops_nobody() -> None:
+    run("--set", "budget.calls=100")
+    for key, value in DAMAGE.items():
+        damaged(**{key: value})
+        assert "executed once" in shown()
+    assert resume("--set", "budget.calls=5000").status == 0
+    assert entries()[0]["models"] == ["x"], "it is left as it was"
+
+
+@pytest.mark.parametrize("models", [["x"], {"small": []}, {"small": {}}, {"small": {"identity": 3}}, "x", None])
+def test_a_replay_takes_the_manifests_own_models_where_an_executions_are_damaged(models: Any) -> None:
+    whole = run().result
+    damaged(models=models)
+    for command in ("replay", "resume"):
+        said = lbt_sim(command, "run", "--json", "-q")
+        assert said.status == 0, said.err
+        assert lasting(said.result) == lasting(whole)
+    assert "done" in shown()
+
+
+@pytest.mark.parametrize("models", [{"small": []}, {"small": {}}, {"small": {"identity": "m", "detail": 3}}])
+def test_models_of_which_it_is_not_known_what_they_were_are_told(models: Any) -> None:
+    run()
+    manifest = read_manifest(Path("run"))
+    write_manifest(Path("run"), manifest | {"models": models})
+    for command in ("replay", "resume"):
+        said = lbt_sim(command, "run", "--json", "-q")
+        assert said.status == 2
+        assert "the manifest is damaged" in said.err
+    assert "done" in shown()
 
 
 def test_a_damaged_manifest_tells_of_none_and_the_run_is_still_shown() -> None:
@@ -391,6 +470,25 @@ def test_what_was_measured_says_for_how_many_executions_it_holds() -> None:
     found = together([entry(determinism=old), entry(determinism=new), entry(determinism=new), entry(requests=1)])
     told = found["servers"]["small"]["determinism"]
     assert [(one["date"], one["executions"]) for one in told] == [("2026-11-01", 1), ("2026-11-24", 2)]
+
+
+@pytest.mark.parametrize("key", FIGURES)
+def test_figures_that_are_damaged_are_passed_over(key: str) -> None:
+    good = {"prompt_tokens": 9, "computed": 3, "generated": 4, "tokens_per_second": 2.0, "in_flight_at_most": 2}
+    for odd in ODD:
+        for all_ in ([entry(**{key: odd})], [entry(**good), entry(**good | {key: odd})]):
+            told = dict(servers_told(all_, Look()))
+            assert "small" in told
+        assert key == "in_flight_at_most" or "at most 2 calls in flight" in str(told["small"])
+
+
+@pytest.mark.parametrize("key", DAMAGE)
+def test_an_entry_that_is_damaged_is_told_all_the_same(key: str) -> None:
+    good = of({"vllm": "0.32.0"})[0] | {"servers": {"small": {"requests": 2}}}
+    for odd in ODD:
+        told = dict(servers_told([good, good | {key: odd}], Look()))
+        assert "executed" in told
+        assert "requests" in str(told["small"])
 
 
 def test_versions_and_flags_that_differ_are_named() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lbt_sim.executions import Entry, together, unlike, version_of
+from lbt_sim.executions import Entry, models_of, together, unlike, version_of
 from lbt_sim.transcript.figures import count, duration, plural
 from lbt_sim.transcript.theme import Look
 
@@ -55,8 +55,8 @@ def _ends(executions: Sequence[Entry], total: Mapping[str, Any]) -> str:
 
 def _version(executions: Sequence[Entry], name: str) -> Iterator[str]:
     """The server's version, where it was the same each time."""
-    models = [(one.get("models") or {}).get(name) or {} for one in executions]
-    versions = {version_of(model.get("detail") or {}) for model in models}
+    models = [models_of(one).get(name) for one in executions]
+    versions = {version_of(model["detail"]) if model else None for model in models}
     if len(versions) == 1 and (version := versions.pop()):
         yield f"vLLM {version}"
 
@@ -80,7 +80,7 @@ def _beside(told: Mapping[str, Any], look: Look) -> Iterator[str]:
     for why in told.get("restarts") or ():
         yield f"started anew: it {look.plain(str(why), newlines='fold')}"
     labels = told.get("labels") or {}
-    if labels.get("thin"):
+    if labels.get("thin") and labels.get("read"):
         yield (
             f"{count(labels['thin'])} of {plural(labels['read'], 'label')} had less than 1 % of the probability: the "
             "model was about to say something else"

@@ -132,7 +132,7 @@ def test_a_run_that_stopped_prints_what_the_readme_says(tmp_path: Path) -> None:
     said = run(["run", "simulated", "--json", "-q", "--set", "budget.calls=1"], tmp_path)
     assert said.returncode == 3
     assert list(json.loads(said.stdout)) == ["run", "status", "error"]
-    assert "prints `run`, `status` (`failed`, `interrupted`) and `error` alone" in README
+    assert "prints `run`, `status` (`failed`, `interrupted`) and `error` alone" in " ".join(README.split())
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

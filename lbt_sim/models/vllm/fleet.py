@@ -26,14 +26,14 @@ from lbt_sim.models.openai_transport import Failure, Limits, Replica, Transport,
 from lbt_sim.models.surroundings import Surroundings
 from lbt_sim.models.vllm import records
 from lbt_sim.models.vllm.capabilities import probe
-from lbt_sim.models.vllm.check import check_agreement
+from lbt_sim.models.vllm.check import at, check_agreement
 from lbt_sim.models.vllm.life import Attached, Managed
 from lbt_sim.models.vllm.metrics import Snapshot, read_metrics
 from lbt_sim.models.vllm.pace import MOST
 from lbt_sim.models.vllm.plan import Wanted, plan
 from lbt_sim.models.vllm.reserve import Reservations
 from lbt_sim.models.vllm.server import Rules, Server
-from lbt_sim.models.vllm.spec import VllmSpec
+from lbt_sim.models.vllm.spec import VllmSpec, path_of
 from lbt_sim.models.vllm.station import Party, Station
 
 __all__ = ["Fleet"]
@@ -54,7 +54,7 @@ def adapter_name(spec: VllmSpec) -> str | None:
     """What servers call an entry's LoRA adapter; None without one."""
     if spec.lora is None or spec.urls:
         return spec.lora  # servers that run already have names for theirs
-    return "lora-" + blake2b(str(Path(spec.lora).expanduser().resolve()).encode(), digest_size=6).hexdigest()
+    return "lora-" + blake2b(str(path_of(spec.lora).resolve()).encode(), digest_size=6).hexdigest()
 
 
 @dataclass
@@ -76,8 +76,12 @@ class _Group:
     @property
     def adapters(self) -> dict[str, str]:
         """Served name -> folder, of all members' adapters."""
-        ours = [spec for spec in self.members.values() if not spec.urls]
-        return {name: spec.lora for spec in ours if spec.lora and (name := adapter_name(spec))}
+        found: dict[str, str] = {}
+        for entry, spec in self.members.items():
+            with at(entry, "lora"):
+                if spec.lora and not spec.urls and (name := adapter_name(spec)):
+                    found[name] = spec.lora
+        return found
 
 
 class Fleet:

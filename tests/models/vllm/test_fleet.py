@@ -312,10 +312,10 @@ async def test_a_prompt_that_its_server_dies_of_when_it_counts_its_tokens_fails_
 async def test_calls_that_were_in_flight_when_a_server_was_killed_twice_are_charged_to_nobody(
     run: Run, ask: Ask, state: Path
 ) -> None:
-    await run.open(small={"flags": {"seconds": 0.4, "share-in-flight": True}, "batches": False})
-    work = asyncio.create_task(answers(run.models["small"], exam(ask, 8)))
+    await run.open(small={"flags": {"seconds": 0.8, "share-in-flight": True}, "batches": False})
+    work = asyncio.create_task(answers(run.models["small"], exam(ask, 6)))
     for deaths in (1, 2):
-        await happens(partial(in_flight, run, 8))
+        await happens(partial(in_flight, run, 6))
         record = json.loads(recorded(state)[0].read_text())
         await asyncio.to_thread(os.killpg, record["pgid"], signal.SIGKILL)
         await happens(partial(started_anew, run, deaths))

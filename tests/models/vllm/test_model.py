@@ -590,11 +590,11 @@ async def test_a_long_call_is_not_taken_for_a_server_that_stands_still(
 
 
 async def test_a_server_that_had_nothing_to_do_does_not_stand_still(start: Start, connect: Connect, ask: Ask) -> None:
-    stub = await start("--seconds", "0.5")
-    model = await connect(stub, patience=1.0, retries=0)
+    stub = await start("--seconds", "0.3")
+    model = await connect(stub, patience=2.0, retries=0)
     for _ in range(2):
         assert (await model.create(exam(ask, 1)[0])).finish == "stop"
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(2.5)
 
 
 @pytest.mark.parametrize("figures", ["none of vLLM's", "forbidden", "broken"])

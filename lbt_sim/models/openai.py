@@ -23,7 +23,8 @@ from lbt_sim.errors import ModelUnavailable, Place, nearest
 from lbt_sim.models import completions, labels
 from lbt_sim.models.base import ChatRequest, Head, ModelInfo, Reply
 from lbt_sim.models.limits import Gates, in_completion_order
-from lbt_sim.models.openai_transport import Failure, Limits, Replica, Transport
+from lbt_sim.models.openai_transport import Limits, Transport
+from lbt_sim.models.replica import Failure, Replica
 from lbt_sim.scenario.schema import Spec
 
 __all__ = ["OpenAIModel", "OpenAISpec", "address", "api_key"]

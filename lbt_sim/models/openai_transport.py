@@ -13,12 +13,11 @@ import math
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,26 +26,13 @@ import tenacity
 from lbt_sim.concurrency import cancelled
 from lbt_sim.errors import ServerLost
 from lbt_sim.models.completions import server_error
-from lbt_sim.models.limits import Gate
+from lbt_sim.models.replica import CONVICTED, SUSPECT, Failure, Replica
 
-__all__ = [
-    "BODY_LIMIT",
-    "CONVICTED",
-    "PUSHED_BACK",
-    "SUSPECT",
-    "Failure",
-    "Life",
-    "Limits",
-    "Replica",
-    "Transport",
-    "decode",
-]
+__all__ = ["BODY_LIMIT", "PUSHED_BACK", "Limits", "Transport", "decode"]
 
 BODY_LIMIT = 8 << 20
 """Bytes of an answer; the rest is not read."""
 RETRY_AFTER_LIMIT = 60.0
-QUARANTINE = 5.0
-"""Seconds during which a replica that cannot be reached is passed over, where there is another."""
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 CONFIGURATION = frozenset({401, 403, 404, 407})
 """Not worth another attempt now, but once somebody has put something right."""
@@ -56,153 +42,6 @@ AWAY = frozenset({0, 502, 503})
 """It is the server that is not there, or not now: 0 is no answer at all."""
 HEADS = 4096
 TRY = 15.0
-SUSPECT = 2
-"""Times that servers die with a call in flight, after which it is sent with no other beside it."""
-CONVICTED = 2
-"""Times that a server dies with one call and no other in flight, after which it is the call that cannot be answered."""
-
-
-class Failure(Exception):
-    """An attempt failed.
-
-    Attributes:
-        retry: Whether to try again.
-        transient: Whether a later run may succeed.
-        status: The HTTP status, if there was one.
-        after: Seconds that the server asks to wait.
-        arrived: Whether the server may have got the call.
-        deaths: How often a server died with these calls in flight.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        *,
-        retry: bool = False,
-        transient: bool = False,
-        status: int = 0,
-        after: float = 0.0,
-        arrived: bool = True,
-        deaths: int = 0,
-    ) -> None:
-        super().__init__(what)
-        self.retry = retry
-        self.transient = transient or retry
-        self.status = status
-        self.after = after
-        self.arrived = arrived
-        self.deaths = deaths
-
-
-class Life(Protocol):
-    """Whoever looks after a replica's server: starts it anew when it dies, and knows where it is."""
-
-    @property
-    def url(self) -> str:
-        """Its base address now."""
-        ...
-
-    @property
-    def alive(self) -> bool:
-        """Whether it answers, as far as is known: not while it is being started."""
-        ...
-
-    async def up(self) -> int:
-        """Waits until it answers; how often it has been started.
-
-        Raises:
-            ServerLost: It cannot be brought back.
-        """
-        ...
-
-    async def lost(self, generation: int) -> bool:
-        """Whether a call to that start of it failed because the server did: then it is to be sent again."""
-        ...
-
-    def suspecting(self) -> AbstractAsyncContextManager[None]:
-        """While a call is alone at the server: nobody else's is there, and what it dies of is not held against it."""
-        ...
-
-
-class Replica:
-    """A server, its limit, and how it is.
-
-    Args:
-        url: Its base address.
-        gate: Its limit.
-        name: What stands for it where heads are dealt out; without it its address.
-        key: Its API key, where it has one of its own.
-        life: Who looks after it; its calls are then never charged for what the server does.
-        start: What every call's body begins with at this one: servers may call the same model by different names.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        gate: Gate,
-        *,
-        name: str | None = None,
-        key: str | None = None,
-        life: Life | None = None,
-        start: bytes = b"",
-    ) -> None:
-        self._url = url
-        self.gate = gate
-        self.life = life
-        self.start = start
-        self.headers = {"Authorization": f"Bearer {key}"} if key else None
-        self.down_until = 0.0
-        self.resume_at = 0.0
-        self.calls = 0
-        """Calls in flight."""
-        self.finished = 0
-        """Calls that came back, whatever they brought."""
-        self.pushed_back = 0
-        """How often it said that it has more than it wants."""
-        self._name = (name or url).encode()
-        self._clocks: set[asyncio.Timeout] = set()
-        self._broken_off = ""
-
-    @property
-    def url(self) -> str:
-        """Its base address."""
-        return self.life.url if self.life else self._url
-
-    @asynccontextmanager
-    async def in_flight(self, calls: int) -> AsyncIterator[None]:
-        """While calls are in flight: they are counted, and can be broken off.
-
-        Raises:
-            Failure: They were.
-        """
-        self.calls += calls
-        clock = asyncio.timeout(None)
-        self._clocks.add(clock)
-        try:
-            async with clock:
-                yield
-        except TimeoutError:
-            raise Failure(f"{self.url} {self._broken_off}", retry=True) from None
-        finally:
-            self._clocks.discard(clock)
-            self.calls -= calls
-            self.finished += calls
-
-    def break_off(self, why: str) -> None:
-        """Ends all calls in flight as failed, and passes it over for a while: it hangs."""
-        self._broken_off = why
-        for clock in self._clocks:
-            if not clock.expired():
-                clock.reschedule(0.0)
-        self.quarantine()
-
-    def quarantine(self) -> None:
-        """Pass it over for a while."""
-        self.down_until = max(self.down_until, time.monotonic() + QUARANTINE)
-
-    def rank(self, digest: bytes) -> bytes:
-        """Rendezvous hashing: each head has its own order of replicas, and losing one moves only its heads."""
-        return blake2b(self._name + digest, digest_size=8).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ from lbt_sim.ledger import Ledger, LedgerReader
 from lbt_sim.models.base import CallPath, ChatRequest, Head, ModelInfo, Reply, Sampling, Turn
 from lbt_sim.models.limits import Gate, Gates
 from lbt_sim.models.openai import OpenAIModel, OpenAISpec
-from lbt_sim.models.openai_transport import QUARANTINE, Replica, _seconds
+from lbt_sim.models.openai_transport import _seconds
 from lbt_sim.models.recorded import Caller
+from lbt_sim.models.replica import QUARANTINE, Replica
 
 Ask = Callable[..., ChatRequest]
 Handler = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]

@@ -11,7 +11,7 @@ from secrets import token_hex
 from typing import Any
 
 from lbt_sim.models import completions
-from lbt_sim.models.openai_transport import Failure
+from lbt_sim.models.replica import Failure
 from lbt_sim.models.vllm.metrics import block_size, read_metrics
 
 __all__ = ["Capabilities", "Post", "Thinking", "probe"]

@@ -22,7 +22,8 @@ from typing import Any
 from lbt_sim.concurrency import cancelled, together
 from lbt_sim.errors import LbtError, ModelUnavailable, Place
 from lbt_sim.models.openai import api_key
-from lbt_sim.models.openai_transport import Failure, Limits, Replica, Transport, decode
+from lbt_sim.models.openai_transport import Limits, Transport, decode
+from lbt_sim.models.replica import Failure, Replica
 from lbt_sim.models.surroundings import Surroundings
 from lbt_sim.models.vllm import records
 from lbt_sim.models.vllm.capabilities import probe

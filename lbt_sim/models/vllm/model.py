@@ -20,7 +20,8 @@ from lbt_sim.concurrency import cancelled
 from lbt_sim.models import completions, labels
 from lbt_sim.models.base import ChatRequest, Head, ModelInfo, Reply
 from lbt_sim.models.limits import Group, in_groups
-from lbt_sim.models.openai_transport import PUSHED_BACK, SUSPECT, Failure, Limits, Transport
+from lbt_sim.models.openai_transport import PUSHED_BACK, Limits, Transport
+from lbt_sim.models.replica import SUSPECT, Failure
 from lbt_sim.models.surroundings import Surroundings
 from lbt_sim.models.vllm import ask
 from lbt_sim.models.vllm.ask import Choices, Way

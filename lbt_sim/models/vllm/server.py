@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lbt_sim.errors import LbtError, ModelUnavailable, ServerLost
-from lbt_sim.models.openai_transport import CONVICTED, SUSPECT
+from lbt_sim.models.replica import CONVICTED, SUSPECT
 from lbt_sim.models.vllm import records
 from lbt_sim.models.vllm.launch import Launch
 from lbt_sim.models.vllm.logfile import LogFile

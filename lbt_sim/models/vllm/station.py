@@ -12,7 +12,7 @@ from functools import reduce
 from typing import Any
 
 from lbt_sim.models.limits import Gate
-from lbt_sim.models.openai_transport import Replica
+from lbt_sim.models.replica import Replica
 from lbt_sim.models.vllm.capabilities import Capabilities
 from lbt_sim.models.vllm.life import Attached, Managed
 from lbt_sim.models.vllm.metrics import Snapshot

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from stubs import Stub, here
 
-from lbt_sim.models.openai_transport import Failure
+from lbt_sim.models.replica import Failure
 from lbt_sim.models.vllm.capabilities import Capabilities, Post, Thinking, probe
 
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 from lbt_sim.errors import InputError, Place, RunError
 from lbt_sim.events import Event
 from lbt_sim.ledger_file import LEDGER_FILE, connect, damaged
+from lbt_sim.manifest import MANIFEST_FILE
 
 __all__ = ["LEDGER_FILE", "Ledger", "LedgerReader", "PathTuple", "StoredCall", "at_server"]
 
@@ -298,10 +299,13 @@ class LedgerReader:
     def __init__(self, folder: Path) -> None:
         file = folder / LEDGER_FILE
         if not file.is_file():
+            begun = (folder / MANIFEST_FILE).is_file()
             raise InputError(
-                f"there is no ledger in {folder}",
+                f"there is no ledger in {folder}" + (": the run had asked nothing when it stopped" if begun else ""),
                 where=Place(str(file)),
-                remedy="Give a run folder: `lbt-sim run` prints where it puts one (runs/… by default).",
+                remedy=f"Go on with it: lbt-sim resume {folder}"
+                if begun
+                else "Give a run folder: `lbt-sim run` prints where it puts one (runs/… by default).",
             )
         self.file = file
         self._connection = connect(file, read_only=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import lbt_sim
 
 from lbt_sim import doctor
 from lbt_sim.doctor import Finding, diagnose
@@ -144,3 +145,10 @@ def test_a_driver_that_does_not_work_is_broken(monkeypatch: pytest.MonkeyPatch, 
     program(tmp_path / "bin" / "nvidia-smi", "echo 'Failed to initialize NVML'; exit 9")
     finding = by_name(list(doctor._gpu()))["GPU"]
     assert (finding.status, "Failed to initialize" in finding.detail) == ("broken", True)
+
+
+@pytest.mark.parametrize("options", [("--items", "8"), ("--engine", "vllm"), ("--set", "seed=1")])
+def test_what_says_what_is_measured_is_refused_where_nothing_is(options: tuple[str, str]) -> None:
+    said = lbt_sim("doctor", *options)
+    assert said.status == 2
+    assert "--determinism" in said.err

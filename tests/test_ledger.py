@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lbt_sim.errors import InputError, RunError
 from lbt_sim.events import Event
 from lbt_sim.ledger import LEDGER_FILE, Ledger, LedgerReader, StoredCall, at_server
+from lbt_sim.manifest import MANIFEST_FILE
 
 
 def call(item: str = "p1", /, **changes: Any) -> StoredCall:
@@ -378,3 +379,10 @@ async def test_after_the_disk_has_room_again_the_ledger_goes_on(tmp_path: Path) 
     async with Ledger(tmp_path) as again:
         await fill(again)
     assert len(read(tmp_path)[0]) == 51
+
+
+def test_a_run_that_stopped_before_it_asked_anything_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_FILE).write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="had asked nothing when it stopped") as caught:
+        LedgerReader(tmp_path)
+    assert caught.value.remedy == f"Go on with it: lbt-sim resume {tmp_path}"

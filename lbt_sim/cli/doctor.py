@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lbt_sim.cli.options import Engine, Sets
+from lbt_sim.errors import InputError
 
 __all__ = ["doctor"]
 
@@ -16,7 +17,9 @@ def doctor(
         str | None,
         typer.Option(metavar="SCENARIO", help="Measure its models: how often does a greedy answer change?"),
     ] = None,
-    items: Annotated[int, typer.Option(min=2, help="With --determinism: how many of its exam prompts.")] = 32,
+    items: Annotated[
+        int | None, typer.Option(min=2, help="With --determinism: how many of its exam prompts; 32 without it.")
+    ] = None,
     set_: Sets = None,
     engine: Engine = None,
 ) -> None:
@@ -28,8 +31,13 @@ def doctor(
     Example: lbt-sim doctor --determinism quickstart --engine vllm
     """
     if determinism is not None:
-        _measure(determinism, items, set_ or [], engine)
+        _measure(determinism, items or 32, set_ or [], engine)
         return
+    if items or set_ or engine:
+        raise InputError(
+            "--items, --set and --engine say what --determinism measures",
+            remedy="Name a scenario: lbt-sim doctor --determinism quickstart",
+        )
     from rich.console import Console
     from rich.text import Text
 

@@ -337,16 +337,27 @@ async def started_anew(run: Run, times: int) -> bool:
 
 
 async def test_a_replica_that_is_lost_for_good_is_told_and_the_other_answers(
-    run: Run, ask: Ask, caller: Callable[[], Caller]
+    run: Run, ask: Ask, caller: Callable[[], Caller], state: Path
 ) -> None:
-    await run.open(small={"replicas": 2, "restarts": 0, "concurrency": 4})
-    await run.fault("crash", after=3)
+    await run.open(small={"replicas": 2, "restarts": 0, "concurrency": 4, "flags": {"seconds": 0.02}})
+    record = next(one for one in map(json.loads, (file.read_text() for file in recorded(state))) if "1" in one["name"])
     asks = caller()
-    assert all(reply.text in LABELS for reply in await asks.ask_many("small", exam(ask, 60, "ann")))
-    assert (asks.meter.made, asks.meter.failed) == (60, 0)
-    told = await run.models["small"].figures()
-    assert (told["replicas"], told["lost"]) == (2, 1)
-    assert "small.1 ended with status 1: it is given up" in run.told
+    work = asyncio.create_task(asks.ask_many("small", exam(ask, 120, "ann")))
+    await happens(partial(answered, asks, 4))
+    await asyncio.to_thread(os.killpg, record["pgid"], signal.SIGKILL)
+    assert all(reply.text in LABELS for reply in await work)
+    assert (asks.meter.made, asks.meter.failed) == (120, 0)
+    await happens(partial(lost, run, 1))
+    assert "small.1 was killed (SIGKILL): it is given up" in run.told
+    assert (await run.models["small"].create(exam(ask, 1)[0])).text in LABELS
+
+
+async def answered(asks: Caller, calls: int) -> bool:
+    return asks.meter.made >= calls
+
+
+async def lost(run: Run, servers: int) -> bool:
+    return (await run.models["small"].figures()).get("lost") == servers
 
 
 async def test_when_all_replicas_are_lost_the_run_ends(run: Run, ask: Ask) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -640,6 +640,19 @@ async def test_a_server_that_stood_still_is_asked_again_once_it_answers_and_not_
     assert stubs[0].stats.conversations > before
 
 
+@asynccontextmanager
+async def telling(*stubs: Stub) -> AsyncIterator[tuple[Ready, list[str]]]:
+    """A model that is ready, of calls that are tried once, and what a person hears."""
+    told: list[str] = []
+    model = Ready(VllmSpec(model="tiny", urls=[stub.url for stub in stubs], retries=0))
+    model.settle(Surroundings(tell=told.append), "small")
+    try:
+        await model.ready()
+        yield model, told
+    finally:
+        await model.close()
+
+
 async def test_a_server_that_comes_back_with_another_model_is_passed_over(
     start: Start, connect: Connect, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -647,19 +660,13 @@ async def test_a_server_that_comes_back_with_another_model_is_passed_over(
     first, away, other = await start(), await start(), await start("--wrong-name", "large")
     port = int(away.url.removesuffix("/v1").rsplit(":", 1)[1])
     await away.stop()
-    told: list[str] = []
-    model = Ready(VllmSpec(model="tiny", urls=[away.url, first.url], retries=0))
-    model.settle(Surroundings(tell=told.append), "small")
-    try:
-        await model.ready()
+    async with telling(away, first) as (model, told):
         await other.stop()
         await other.start(port)
         await happens(lambda: len(told) > 1)
         assert "does not serve 'tiny'; it is still passed over" in told[1]
         for head in heads(12):
             assert {reply.finish for reply in await all_of(model, exam(ask, 2, head))} == {"stop"}
-    finally:
-        await model.close()
 
 
 async def test_an_address_where_nobody_answers_yet_is_passed_over(
@@ -669,11 +676,7 @@ async def test_an_address_where_nobody_answers_yet_is_passed_over(
     first, away = await start(), await start()
     port = int(away.url.removesuffix("/v1").rsplit(":", 1)[1])
     await away.stop()
-    told: list[str] = []
-    model = Ready(VllmSpec(model="tiny", urls=[away.url, first.url], retries=0))
-    model.settle(Surroundings(tell=told.append), "small")
-    try:
-        await model.ready()
+    async with telling(away, first) as (model, told):
         assert {reply.finish for reply in await all_of(model, exam(ask, 20))} == {"stop"}
         assert "cannot be reached" in told[0]
         assert "passed over until it answers" in told[0]
@@ -683,8 +686,6 @@ async def test_an_address_where_nobody_answers_yet_is_passed_over(
         for head in heads(12):
             await all_of(model, exam(ask, 2, head))
         assert away.stats.conversations > before
-    finally:
-        await model.close()
 
 
 async def test_where_no_address_answers_the_run_does_not_begin(start: Start, connect: Connect) -> None:

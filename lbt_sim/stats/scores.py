@@ -1,4 +1,4 @@
-"""Statistics of a report: accuracy, F1, their 95 % intervals, and the trivial baselines. Imports nothing of ours."""
+"""Scores of one report: accuracy, F1 and their 95 % intervals."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Studies: many runs of one file, paired by seed and problems, and what they say together."""

@@ -1,0 +1,155 @@
+"""What a study found: every figure of its report, as values, with intervals and of how many they are.
+
+`analyse` makes it from the results alone, and always the same from the same results: resamples are seeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lbt_sim.stats import Estimate
+from lbt_sim.study.results import StudyResults
+
+__all__ = ["Analysis", "Comparison", "ConditionRow", "CurvePoint", "Dose", "MixedModel", "analyse"]
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """The teacher's mean held-out score of one condition after one round."""
+
+    condition: str
+    round: int
+    score: Estimate
+    outcomes: Mapping[str, int]
+    """Outcome name -> how many held-out answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionRow:
+    """One condition as a whole.
+
+    Attributes:
+        condition: Its name.
+        done: Runs that came to their end.
+        failed: Runs that stopped.
+        missing: Runs that were not made yet.
+        start: Mean held-out score in round 0.
+        end: Mean held-out score by the study's `outcome`.
+        gain: `end` minus `start`, paired by seed.
+        outcomes: Outcome name -> how many held-out answers, over all rounds.
+        exam_outcomes: The same for the students' exam answers.
+        counts: Mean per run of each of `RunResult.counts`.
+        diversity: Measure -> mean over runs (each run's mean over its exams).
+    """
+
+    condition: str
+    done: int
+    failed: int
+    missing: int
+    start: Estimate | None
+    end: Estimate | None
+    gain: Estimate | None
+    outcomes: Mapping[str, int]
+    exam_outcomes: Mapping[str, int]
+    counts: Mapping[str, float]
+    diversity: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Condition `a` minus condition `b`, paired by seed and by problems.
+
+    Attributes:
+        a: A condition.
+        b: What it is compared with.
+        difference: Of the scores by the study's `outcome`; None with fewer than two pairs.
+        p: Two-sided, of the permutation test; None with fewer than two pairs.
+        p_holm: Corrected over the study's comparisons (Holm).
+        effect: The standardised difference: Hedges' g of paired differences over seeds.
+        detectable: The smallest true difference that a study like this finds with 80 % power at 5 %, uncorrected.
+        pairs: Seeds that both have.
+        left_out: Seeds that one of the two lacks.
+        crossed: Whether all pairs were examined on the same problems.
+        per_seed: (seed, a's score, b's score).
+        verdict: `shown`: Holm's p is below 0.05 and the interval excludes 0; `not shown`.
+    """
+
+    a: str
+    b: str
+    difference: Estimate | None
+    p: float | None
+    p_holm: float | None
+    effect: Estimate | None
+    detectable: float | None
+    pairs: int
+    left_out: int
+    crossed: bool
+    per_seed: tuple[tuple[int, float, float], ...]
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dose:
+    """The teacher's gain on a measure of its students' diversity, over runs, each seed its own intercept.
+
+    Attributes:
+        measure: A measure of `lbt_sim.stats.diversity`.
+        slope: Gain for one unit of the measure; None where it does not vary.
+        p: Of the slope; None as above.
+        correlation: Partial correlation, seeds taken out.
+        points: (condition, seed, measure, gain).
+    """
+
+    measure: str
+    slope: Estimate | None
+    p: float | None
+    correlation: float | None
+    points: tuple[tuple[str, int, float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MixedModel:
+    """A linear mixed model of single answers, with random intercepts of seed and problem.
+
+    Attributes:
+        terms: Condition -> its difference from the reference.
+        reference: The condition that the others are compared with.
+        sd: `seed`, `problem`, `residual` -> standard deviation.
+        answers: How many answers went in.
+        note: What there is to say: that it did not converge, that it was fitted on a sample.
+    """
+
+    terms: Mapping[str, Estimate]
+    reference: str
+    sd: Mapping[str, float]
+    answers: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything that a study's report says in figures.
+
+    Attributes:
+        answer: One sentence: the main comparison with its interval, and whether it is shown.
+        conditions: In the study's order.
+        curves: By condition, then round.
+        comparisons: In the study's order.
+        doses: One for each measure that varies.
+        model: None where it could not be fitted.
+        warnings: What a reader has to know: missing runs, few seeds, problems that differ between seeds.
+    """
+
+    answer: str
+    conditions: tuple[ConditionRow, ...]
+    curves: tuple[CurvePoint, ...]
+    comparisons: tuple[Comparison, ...]
+    doses: tuple[Dose, ...]
+    model: MixedModel | None
+    warnings: tuple[str, ...]
+
+
+def analyse(results: StudyResults) -> Analysis:
+    """Computes it all; under a minute and 2 GiB for 10,000 runs."""
+    raise NotImplementedError

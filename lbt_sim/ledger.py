@@ -187,18 +187,7 @@ class Ledger:
 
     async def find_keys(self, keys: Sequence[bytes], model: str) -> dict[bytes, StoredCall]:
         """Deterministic calls that `model` (its identity `at_server`) has answered, by content."""
-
-        def work(connection: sqlite3.Connection) -> dict[bytes, StoredCall]:
-            found: dict[bytes, StoredCall] = {}
-            for start in range(0, len(keys), 500):
-                part = keys[start : start + 500]
-                marks = ", ".join("?" * len(part))
-                sql = f"WHERE c.key IN ({marks}) AND c.seed IS NULL AND c.shared = 0 AND k.model = ?"
-                rows = connection.execute(_SELECT_CALL + sql, (*part, model))
-                found.update((call.key, call) for call in map(StoredCall._make, rows))
-            return found
-
-        return await self._ask(work)
+        return await self._ask(lambda connection: _by_key(connection, keys, model))
 
     async def _ask(self, work: Callable[[sqlite3.Connection], T] | None) -> T:
         self._check()
@@ -333,6 +322,13 @@ class LedgerReader:
         sql += "(SELECT id FROM kinds WHERE model = ? OR substr(model, 1, ?) = ?))"
         return bool(next(self._rows(sql, (identity, len(there), there)))[0])
 
+    def find_keys(self, keys: Sequence[bytes], model: str) -> dict[bytes, StoredCall]:
+        """Deterministic calls that `model` (its identity `at_server`) has answered, by content."""
+        try:
+            return _by_key(self._connection, keys, model)
+        except sqlite3.DatabaseError as error:
+            raise damaged(self.file, error) from error
+
     def totals(self) -> Mapping[str, Any]:
         """Calls, shared calls, failed calls and tokens of the whole run; calls that only counted tokens are none.
 
@@ -363,6 +359,17 @@ class LedgerReader:
             raise  # SQL that is wrong is a bug of ours
         except sqlite3.DatabaseError as error:
             raise damaged(self.file, error) from error
+
+
+def _by_key(connection: sqlite3.Connection, keys: Sequence[bytes], model: str) -> dict[bytes, StoredCall]:
+    found: dict[bytes, StoredCall] = {}
+    for start in range(0, len(keys), 500):
+        part = keys[start : start + 500]
+        marks = ", ".join("?" * len(part))
+        sql = f"WHERE c.key IN ({marks}) AND c.seed IS NULL AND c.shared = 0 AND k.model = ?"
+        rows = connection.execute(_SELECT_CALL + sql, (*part, model))
+        found.update((call.key, call) for call in map(StoredCall._make, rows))
+    return found
 
 
 def _storable(value: Any) -> Any:

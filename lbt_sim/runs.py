@@ -34,12 +34,14 @@ from lbt_sim.manifest import MANIFEST_FILE, caught_up
 from lbt_sim.methods.m3 import Start, m3
 from lbt_sim.models.base import ChatModel, ModelInfo
 from lbt_sim.models.determined import known
+from lbt_sim.models.pool import Pool, Shelf
 from lbt_sim.models.recorded import Caller, Limits, Meter
 from lbt_sim.models.registry import open_model
 from lbt_sim.models.surroundings import Figures, Surroundings
 from lbt_sim.reporting import baselines
 from lbt_sim.roles.room import Context, seat_room
 from lbt_sim.roles.values import Material
+from lbt_sim.scenario.schema import ModelSpec
 from lbt_sim.seeds import Seeds
 from lbt_sim.setup import Prepared, check_counting, models_needed
 from lbt_sim.tasks.base import Exemplar
@@ -67,12 +69,16 @@ class Run:
         observe: Makes the sinks that watch it (live view, plain lines) once meter and caller are there.
         replay: Models are forbidden; the ledger must hold every call.
         tell: Takes what a person should hear before there is anything to watch: that servers are being started.
+        shelf: Models that are open for several runs; without it the run opens its own, and closes them.
+        pool: Answers to equal calls that it has in common with other runs.
     """
 
     folder: RunFolder
     observe: Sequence[Observe] = ()
     replay: bool = False
     tell: Callable[[str], None] = _nobody
+    shelf: Shelf | None = None
+    pool: Pool | None = None
     caller: Caller | None = field(default=None, init=False)
     _emit: EventSink | None = field(default=None, init=False)
     _models: dict[str, ChatModel] = field(default_factory=dict, init=False)
@@ -108,7 +114,7 @@ class Run:
             opened = time.monotonic()
             ledger = await stack.enter_async_context(Ledger(self.folder.path))
             limits = Limits(**prepared.file.budget.model_dump())
-            self.caller = Caller(models, ledger, limits, replay=not asks)
+            self.caller = Caller(models, ledger, limits, replay=not asks, pool=self.pool)
             execution = Execution(self.folder.path, self.folder.manifest, began) if asks else None
             if execution is not None:
                 execution.begin(self._infos, ledger.committed_at_open)
@@ -175,6 +181,9 @@ class Run:
             # All are made before any gets ready: engines that start servers plan them together.
             if (said := spec.model_dump_json()) not in models:
                 place = self.folder.prepared.loaded.place(f"models.{name}")
+                if self.shelf is not None:
+                    models[said] = self.shelf.open(name, spec, place)
+                    continue  # what its servers did is told of all runs together
                 models[said] = self._models[name] = open_model(name, spec, place, surroundings)
                 stack.push_async_callback(models[said].close)
         opened: dict[str, tuple[ChatModel, ModelInfo]] = {}
@@ -185,7 +194,7 @@ class Run:
                 alike[said] = (
                     ModelInfo(before["identity"], before.get("detail", {}))
                     if before and not asks
-                    else await self._ready(models[said])
+                    else await self._ready(models[said], spec)
                 )
             if asks:
                 self._refuse_another(name, before, alike[said])
@@ -195,10 +204,10 @@ class Run:
         default = next(iter(opened.values()))
         return {name: opened.get(name, default) for name in self.folder.prepared.file.models}
 
-    async def _ready(self, model: ChatModel) -> ModelInfo:
+    async def _ready(self, model: ChatModel, spec: ModelSpec) -> ModelInfo:
         """Gets a model ready; what is wrong with an option is told with its line in the scenario."""
         try:
-            return await model.ready()
+            return await (model.ready() if self.shelf is None else self.shelf.ready(spec, model))
         except ModelUnavailable as error:
             if error.where is not None and error.where.file is None and (error.where.key or "").startswith("models."):
                 error.where = self.folder.prepared.loaded.place(error.where.key or "")

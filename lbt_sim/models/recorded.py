@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 from lbt_sim.errors import BudgetExhausted, CallsFailed, Interrupted, LbtError, LedgerMismatch, Place, ReplayMiss
 from lbt_sim.ledger import Ledger, PathTuple, StoredCall
 from lbt_sim.models.base import CallPath, ChatModel, ChatRequest, ModelInfo, Reply
+from lbt_sim.models.pool import Content, Pool
 from lbt_sim.models.rows import Batch, as_row, from_row, received
 from lbt_sim.models.tolerance import Tolerance
 
@@ -35,9 +36,6 @@ again each time the run is resumed."""
 _COUNT = "count"
 """The purpose of calls that only ask how long a prompt is. They are no answers of a model: no budget is charged for
 them, the meter counts them apart, and one that gives up stops the run, since what is asked next hangs on it."""
-
-_Content = tuple[str, bytes]
-"""Who answers, and a request's key: calls for which these are equal may share a reply."""
 
 
 class Asks(Protocol):
@@ -126,6 +124,7 @@ class Caller:
         ledger: Where calls are committed.
         limits: The run's budget.
         replay: Whether models are forbidden: a call that the ledger does not hold raises `ReplayMiss`.
+        pool: Answers that this run has in common with others; without it, only with itself.
     """
 
     def __init__(
@@ -135,12 +134,14 @@ class Caller:
         limits: Limits = Limits(),
         *,
         replay: bool = False,
+        pool: Pool | None = None,
     ) -> None:
         self._models = {name: _Served(model, info) for name, (model, info) in models.items()}
         self._ledger = ledger
         self._limits = limits
         self._replay = replay
-        self._in_flight: dict[_Content, asyncio.Future[Reply]] = {}
+        self._pool = pool
+        self._in_flight: dict[Content, asyncio.Future[Reply]] = {} if pool is None else pool.in_flight
         self._asked: set[CallPath] = set()
         self._tolerance = Tolerance(limits.failed)
         self._paid = ledger.paid_at_open
@@ -238,7 +239,7 @@ class Caller:
             # Looked at before waiting for the ledger: a call that is committed meanwhile is in one of the two.
             flying = {key: self._in_flight[key] for key in map(batch.content, batch.open) if key in self._in_flight}
             known = await self._known(batch)
-            mine: dict[_Content, asyncio.Future[Reply]] = {}
+            mine: dict[Content, asyncio.Future[Reply]] = {}
             waiting: dict[int, asyncio.Future[Reply]] = {}
             pay: list[int] = []
             for index in batch.open:
@@ -255,7 +256,7 @@ class Caller:
             batch.open = await self._wait(batch, waiting)
 
     async def _pay(
-        self, model: str, batch: Batch, pay: Sequence[int], mine: Mapping[_Content, asyncio.Future[Reply]]
+        self, model: str, batch: Batch, pay: Sequence[int], mine: Mapping[Content, asyncio.Future[Reply]]
     ) -> None:
         """Makes the calls `pay`; those who wait for one of `mine` get it once it is committed."""
         try:
@@ -268,6 +269,8 @@ class Caller:
                 key = batch.content(index)
                 if key in mine and not mine[key].done():
                     mine[key].set_result(batch.reply(index))
+                    if self._pool is not None and batch.reply(index).finish != "failed":
+                        self._pool.keep(key, batch.reply(index))
         finally:
             for key, future in mine.items():
                 del self._in_flight[key]
@@ -295,7 +298,10 @@ class Caller:
         if not keys:
             return {}
         found = await self._ledger.find_keys(keys, batch.answerer)
-        return {key: from_row(call) for key, call in found.items() if call.finish != "failed"}
+        known = {key: from_row(call) for key, call in found.items() if call.finish != "failed"}
+        if self._pool is not None:
+            known |= self._pool.find(batch.answerer, [key for key in keys if key not in known])
+        return known
 
     async def _make(self, model: str, batch: Batch, pay: Sequence[int]) -> list[int]:
         """Makes the calls `pay`; commits the answered ones as they come and returns those that gave up."""

@@ -343,6 +343,15 @@ class LedgerReader:
         row = next(self._rows(sql + f"WHERE kind NOT IN {_COUNTS}"))
         return {name: None if value is None else int(value) for name, value in zip(names, row, strict=True)}
 
+    def spent(self) -> list[tuple[str, str, int, int, int, int, int]]:
+        """(purpose, stage, calls, shared, failed, prompt tokens, completion tokens), shared calls' tokens included."""
+        sql = (
+            "SELECT k.purpose, iif(instr(c.step, '/'), substr(c.step, 1, instr(c.step, '/') - 1), c.step) AS stage, "
+            "count(*), sum(c.shared), sum(c.finish = 'failed'), total(c.prompt_tokens), total(c.completion_tokens) "
+            "FROM calls c JOIN kinds k ON k.id = c.kind GROUP BY k.purpose, stage ORDER BY k.purpose, stage"
+        )
+        return [(purpose, stage, *map(int, numbers)) for purpose, stage, *numbers in self._rows(sql)]
+
     def events(self, *kinds: str, path: str = "*") -> Iterator[Event]:
         """Events in the order in which they first happened; `path` is a GLOB."""
         marks = f"AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lbt_sim.errors import Place, ScenarioError
-from lbt_sim.library import FolderLayer, Layer, Library, SnapshotLayer, Source, beside, built_in, data_folders
+from lbt_sim.library import (
+    DataFolder,
+    FolderLayer,
+    Layer,
+    Library,
+    SnapshotLayer,
+    Source,
+    beside,
+    built_in,
+    data_folders,
+)
 from lbt_sim.scenario.loaded import LoadedScenario, Room, resolve_classroom
 from lbt_sim.scenario.overrides import override
 from lbt_sim.scenario.presets import apply_preset, expand_short_forms
@@ -19,12 +29,15 @@ from lbt_sim.scenario.validation import as_one, find_mistakes
 from lbt_sim.scenario.yaml import Document, KeyPath, read_text, read_yaml, write_yaml
 
 __all__ = [
+    "Base",
     "LoadedScenario",
     "Room",
     "Seat",
     "dump_resolved",
     "load_resolved",
     "load_scenario",
+    "on_engine",
+    "read_base",
     "resolve_agents",
     "resolve_classroom",
 ]
@@ -55,15 +68,69 @@ def load_scenario(
     Raises:
         ScenarioError: Anything that is wrong with it, with file, line and key.
     """
+    base = read_base(name_or_path, sets=sets, engine=engine, seed=seed, data=data, cwd=cwd)
+    return base.load(base.document)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A scenario that was read, and is not checked yet: what a study varies.
+
+    Attributes:
+        document: What it says, short forms written out, flags applied.
+        name: What it is called.
+        source: Its file.
+        layers: Where what it names is looked up.
+        data: Folders for data files.
+    """
+
+    document: Document
+    name: str
+    source: Source
+    layers: tuple[Layer, ...]
+    data: tuple[DataFolder, ...]
+
+    def load(self, document: Document) -> LoadedScenario:
+        """The scenario, or a variant of it, completed and checked.
+
+        Raises:
+            ScenarioError: Anything that is wrong with it.
+        """
+        return _checked(document, Library(self.layers, data=self.data), self.name, self.source)
+
+
+def read_base(
+    name_or_path: str | os.PathLike[str],
+    *,
+    sets: Sequence[str] = (),
+    engine: str | None = None,
+    seed: int | None = None,
+    data: Sequence[Path | str] = (),
+    cwd: Path | None = None,
+    beside_too: Path | None = None,
+) -> Base:
+    """Reads a scenario as `load_scenario` does, without checking it.
+
+    Args:
+        name_or_path: As there.
+        sets: As there.
+        engine: As there.
+        seed: As there.
+        data: As there.
+        cwd: As there.
+        beside_too: A workspace in which a name is looked up first.
+
+    Raises:
+        ScenarioError: It is not there, or is no YAML.
+    """
     cwd = (cwd or Path.cwd()).resolve()
-    source, path = _open(os.fspath(name_or_path), cwd)
-    library = Library(_layers(path, cwd), data=data_folders(path.parent if path else None, cwd, data))
+    source, path = _open(os.fspath(name_or_path), cwd, beside_too)
+    folders = data_folders(path.parent if path else None, cwd, data)
     document = _with_flags(read_yaml(source.text, source.file), sets, engine, seed)
-    name = Path(source.path).stem
-    return _checked(document, library, name, source)
+    return Base(document, Path(source.path).stem, source, tuple(_layers(path, cwd)), tuple(folders))
 
 
-def _open(name: str, cwd: Path) -> tuple[Source, Path]:
+def _open(name: str, cwd: Path, beside_too: Path | None = None) -> tuple[Source, Path]:
     """The scenario's file: a path as the user gave it, or a name that is looked up."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = cwd / Path(name).expanduser()
@@ -71,7 +138,9 @@ def _open(name: str, cwd: Path) -> tuple[Source, Path]:
             remedy = "Correct the path, or give the name of a scenario: `lbt-sim run quickstart`."
             raise ScenarioError("there is no such file", where=Place(name), remedy=remedy)
         return Source(path.name, read_text(path, name), name), path.resolve()
-    layers = (FolderLayer(cwd, "here"), built_in())
+    layers = [FolderLayer(cwd, "here"), built_in()]
+    if beside_too is not None and beside_too.resolve() not in (cwd, built_in().root.resolve()):
+        layers.insert(0, FolderLayer(beside_too, "beside the study"))
     for layer in layers:
         if name in layer.names("scenarios"):
             found = Library([layer]).find("scenarios", name)
@@ -97,7 +166,7 @@ def _layers(path: Path, cwd: Path) -> list[Layer]:
 def _with_flags(document: Document, sets: Sequence[str], engine: str | None, seed: int | None) -> Document:
     document = replace(document, value=expand_short_forms(document.value))
     if engine is not None:
-        document = _on_engine(document, engine)
+        document = on_engine(document, engine)
     document = override(document, sets)
     if seed is not None:
         flags = {**document.flags, ("seed",): f"--seed {seed}"}
@@ -105,8 +174,11 @@ def _with_flags(document: Document, sets: Sequence[str], engine: str | None, see
     return document
 
 
-def _on_engine(document: Document, name: str) -> Document:
-    """Every model on another engine: its `model` stays where that engine takes it, other options were the old one's."""
+def on_engine(document: Document, name: str) -> Document:
+    """A copy with every model on another engine.
+
+    A `model` stays where that engine takes it; other options were the old engine's.
+    """
     from lbt_sim.models.registry import engine
 
     flag = f"--engine {name}"

@@ -10,7 +10,7 @@ from lbt_sim.errors import Place, ScenarioError, nearest
 from lbt_sim.scenario.validation import show
 from lbt_sim.scenario.yaml import Document, KeyPath, core_scalar, dotted, parse_path, read_value
 
-__all__ = ["apply_overrides", "override", "parse_set"]
+__all__ = ["apply_overrides", "override", "parse_set", "put"]
 
 
 def apply_overrides(value: Mapping[str, Any], sets: Sequence[str]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def override(document: Document, sets: Sequence[str]) -> Document:
     for text in sets:
         path, new = parse_set(text)
         flag = f"--set {text}"
-        where = _put(value, path, new, flag)
+        where = put(value, path, new, flag)
         for below in [known for known in flags if known[: len(where)] == where]:
             del flags[below]
         flags[where] = flag
@@ -66,8 +66,18 @@ def parse_set(text: str) -> tuple[KeyPath, Any]:
         raise ScenarioError(str(error), where=where, remedy="Give a finite number.") from None
 
 
-def _put(root: dict[str, Any], path: KeyPath, new: Any, flag: str) -> KeyPath:
-    """Sets the value at a path, making mappings where there is nothing; gives the path with indices as numbers."""
+def put(root: dict[str, Any], path: KeyPath, new: Any, flag: str) -> KeyPath:
+    """Sets the value at a path, making mappings where there is nothing; gives the path with indices as numbers.
+
+    Args:
+        root: What is changed.
+        path: Keys and indices.
+        new: The value.
+        flag: Who says so, for messages.
+
+    Raises:
+        ScenarioError: The path cannot be walked.
+    """
     here: Any = root
     done: list[str | int] = []
     for number, step in enumerate(path):

@@ -44,11 +44,10 @@ class RoundRecord:
 
 @dataclass(frozen=True, slots=True)
 class StudentExam:
-    """One student's exam: a letter for each item, and what it answered (None: nothing readable)."""
+    """One student's exam: a letter for each item. What it answered is in the run's ledger."""
 
     student: str
     outcomes: str
-    answers: tuple[str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,6 @@ class ExamRecord:
         round: From 1.
         items: Problem ids.
         families: What kind of problem each is; '' where the task does not say.
-        right: The right answers.
         students: In seat order.
         diversity: Measure -> value over these students' answers; see `lbt_sim.stats.diversity`. Empty with fewer
             than two students.
@@ -68,7 +66,6 @@ class ExamRecord:
     round: int
     items: tuple[str, ...]
     families: tuple[str, ...]
-    right: tuple[str, ...]
     students: tuple[StudentExam, ...]
     diversity: Mapping[str, float | None] = field(default_factory=dict)
 
@@ -130,12 +127,5 @@ class RunResult:
 
 
 def _exam(row: Mapping[str, Any]) -> ExamRecord:
-    students = tuple(StudentExam(s["student"], s["outcomes"], tuple(s["answers"])) for s in row["students"])
-    return ExamRecord(
-        row["round"],
-        tuple(row["items"]),
-        tuple(row["families"]),
-        tuple(row["right"]),
-        students,
-        dict(row["diversity"]),
-    )
+    students = tuple(StudentExam(**one) for one in row["students"])
+    return ExamRecord(row["round"], tuple(row["items"]), tuple(row["families"]), students, dict(row["diversity"]))

@@ -169,6 +169,13 @@ class RunRecord:
             "executions": recorded(self.folder),
         }
 
+    def spent(self) -> list[tuple[str, str, int, int, int, int, int]]:
+        """(purpose, stage, calls, shared, failed, prompt tokens, completion tokens) of each purpose and stage.
+
+        The stage is the first part of a call's step: exam, select, report, … Tokens count shared calls too.
+        """
+        return self._ledger.spent()
+
     # --- one round --------------------------------------------------------------------------------------------
 
     def grades(self, round_: int) -> dict[str, list[Data]]:

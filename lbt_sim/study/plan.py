@@ -1,0 +1,353 @@
+"""From a study file to its plan: every condition as a checked scenario, every run, what is compared with what."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lbt_sim.errors import Place, ScenarioError, nearest
+from lbt_sim.library import FolderLayer, Library, beside, built_in
+from lbt_sim.scenario.load import Base, LoadedScenario, on_engine, read_base
+from lbt_sim.scenario.overrides import override
+from lbt_sim.scenario.study import ArmSpec, StudyFile
+from lbt_sim.scenario.validation import validate_model
+from lbt_sim.scenario.vary import with_value
+from lbt_sim.scenario.yaml import Document, parse_path, read_text, read_yaml
+from lbt_sim.study.arms import arm_title, with_arm, with_level
+from lbt_sim.study.compose import composed
+from lbt_sim.study.equal import equalised
+from lbt_sim.study.results import Condition
+
+__all__ = ["Plan", "Planned", "PlannedRun", "load_study"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A condition as it will be run.
+
+    Attributes:
+        condition: What it is called, and what is special about it.
+        slug: Its folder.
+        loaded: Its scenario; each run has its own seed.
+        donor: The condition whose runs give their failures to this one's; None where it uses its own.
+    """
+
+    condition: Condition
+    slug: str
+    loaded: LoadedScenario
+    donor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One run: a condition with a seed.
+
+    Attributes:
+        condition: Its condition's name.
+        seed: Its seed.
+        folder: Relative to the study's.
+        donor: (condition, seed) of the run whose failures it is given, which has to be done before.
+    """
+
+    condition: str
+    seed: int
+    folder: str
+    donor: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study, checked; nothing has been run.
+
+    Attributes:
+        name: The study's name.
+        file: Its values.
+        conditions: In the order of arms, then levels.
+        comparisons: (a, b) of conditions' names.
+        notes: Where equal compute cannot be had, and by how much.
+        source: Its file, as shown to people.
+    """
+
+    name: str
+    file: StudyFile
+    conditions: tuple[Planned, ...]
+    comparisons: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    source: str
+
+    @property
+    def runs(self) -> Iterator[PlannedRun]:
+        """Every run, seed by seed."""
+        slugs = {planned.condition.name: planned.slug for planned in self.conditions}
+        seeds = self.file.seed_list
+        for number, seed in enumerate(seeds):
+            for planned in self.conditions:
+                donor = None if planned.donor is None else (planned.donor, seeds[(number + 1) % len(seeds)])
+                name = planned.condition.name
+                yield PlannedRun(name, seed, f"runs/{slugs[name]}/{seed}", donor)
+
+
+@dataclass(frozen=True)
+class _Study:
+    """A study file that was read."""
+
+    document: Document
+    file: StudyFile
+    name: str
+
+    def origin(self, *key: str | int) -> str:
+        """Where a key stands, in words."""
+        return str(self.document.place(key))
+
+    def error(self, key: Sequence[str | int], what: str, valid: Sequence[str] = (), remedy: str = "") -> ScenarioError:
+        return ScenarioError(what, where=self.document.place(key), valid=valid, remedy=remedy)
+
+
+def load_study(
+    name_or_path: str,
+    *,
+    sets: Sequence[str] = (),
+    engine: str | None = None,
+    data: Sequence[Path | str] = (),
+    cwd: Path | None = None,
+) -> Plan:
+    """Reads a study, completes it and checks every scenario in it.
+
+    Args:
+        name_or_path: A name (`diversity`: in `scenarios/studies/` here, then in the built-in library) or a path.
+        sets: `key.path=value`: changes of the study file, done in order.
+        engine: Puts every model of the base on this engine.
+        data: Folders to look for data files in.
+        cwd: The working directory, if it is another than the process's.
+
+    Raises:
+        ScenarioError: Anything that is wrong with it, with file, line and key.
+    """
+    cwd = (cwd or Path.cwd()).resolve()
+    text, shown, path = _open(name_or_path, cwd)
+    document = override(read_yaml(text, shown), sets)
+    study = _Study(document, validate_model(document, StudyFile), path.stem)
+    base = _base(study, path, engine, data, cwd)
+    start = _changed(study, base.document)
+    variants = list(_variants(study, start))
+    loaded = [base.load(composed(one.document, one.origin)) for one in variants]
+    notes: list[str] = []
+    if study.file.equal_compute is not None:
+        changed = equalised(loaded, [one.name for one in variants], study.file.equal_compute)
+        notes, loaded = (
+            list(changed.notes),
+            [
+                scenario if not sets_ else base.load(_with_all(scenario.document, sets_, study))
+                for scenario, sets_ in zip(loaded, changed.sets, strict=True)
+            ],
+        )
+    conditions = _conditions(study, variants, loaded)
+    conditions = tuple(replace(one, donor=_donor(study, one, conditions)) for one in conditions)
+    return Plan(study.name, study.file, conditions, _comparisons(study, conditions), tuple(notes), shown)
+
+
+def _open(name: str, cwd: Path) -> tuple[str, str, Path]:
+    """A study's text, its file as shown to people, and its path."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = cwd / Path(name).expanduser()
+        if not path.is_file():
+            remedy = "Correct the path, or give the name of a study: `lbt-sim study diversity`."
+            raise ScenarioError("there is no such file", where=Place(name), remedy=remedy)
+        return read_text(path, name), name, path
+    layers = [FolderLayer(cwd, "here"), built_in()]
+    for layer in layers:
+        if name in layer.names("scenarios/studies"):
+            source = Library([layer]).find("scenarios/studies", name)
+            return source.text, source.file, layer.root / source.path
+    Library(layers).find("scenarios/studies", name, where=Place(key=name))
+    raise AssertionError(name)  # find raises for a name that no layer lists
+
+
+def _base(study: _Study, path: Path, engine: str | None, data: Sequence[Path | str], cwd: Path) -> Base:
+    """The base scenario; a path is relative to the study's file."""
+    name = study.file.base
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        found = path.parent / Path(name).expanduser()
+        if not found.is_file():
+            raise study.error(("base",), f"there is no file {name}", remedy="Write its path relative to the study's.")
+        name = str(found)
+    try:
+        base = read_base(name, data=data, cwd=cwd, beside_too=beside(path))
+    except ScenarioError as error:
+        if error.where is None or error.where.file is None:
+            error.where = study.document.place(("base",))
+        raise
+    chosen = engine or study.file.engine
+    return base if chosen is None else replace(base, document=on_engine(base.document, chosen))
+
+
+def _changed(study: _Study, document: Document) -> Document:
+    for key, value in study.file.set.items():
+        document = with_value(document, _path(study, key, ("set", key)), value, study.origin("set", key))
+    return document
+
+
+def _path(study: _Study, key: str, at: Sequence[str | int]) -> tuple[str | int, ...]:
+    try:
+        return parse_path(key)
+    except ValueError:
+        raise study.error(at, f"'{key}' is not the path of a key", remedy="Write it like method.rounds.") from None
+
+
+def _with_all(document: Document, values: Mapping[str, Any], study: _Study) -> Document:
+    for key, value in values.items():
+        document = with_value(document, parse_path(key), value, study.origin("equal_compute"))
+    return document
+
+
+@dataclass(frozen=True)
+class _Variant:
+    name: str
+    arm: str
+    spec: ArmSpec | None
+    levels: Mapping[str, str]
+    document: Document
+    origin: str
+
+
+def _variants(study: _Study, start: Document) -> Iterator[_Variant]:
+    """Every condition's document: arms, at each combination of levels."""
+    arms: Mapping[str, ArmSpec | None] = study.file.arms or {"": None}
+    for arm, spec in arms.items():
+        for levels in _combinations(study):
+            document, at = start, study.origin("base")
+            for factor, level in levels.items():
+                at = study.origin("factors", factor, level)
+                value = study.file.factors[factor][level]
+                document = with_level(document, factor, value, at)
+            if arm:
+                at = study.origin("arms", arm)
+                document = with_arm(document, arm, spec, study.origin)
+            name = ", ".join(([arm] if arm else []) + [f"{_short(f)}={level}" for f, level in levels.items()])
+            yield _Variant(name, arm, spec, levels, document, at)
+
+
+def _short(factor: str) -> str:
+    return factor.rsplit(".", 1)[-1]
+
+
+def _combinations(study: _Study) -> list[dict[str, str]]:
+    """{factor: name of its level} of each combination."""
+    factors = study.file.factors
+    for factor, levels in factors.items():
+        if not levels:
+            raise study.error(("factors", factor), "a factor without levels", remedy="Give at least one.")
+        _path(study, factor, ("factors", factor))
+    if study.file.combinations == "full":
+        return [dict(zip(factors, names, strict=True)) for names in itertools.product(*factors.values())]
+    given = []
+    for number, one in enumerate(study.file.combinations):
+        at = ("combinations", number)
+        if set(one) != set(factors):
+            raise study.error(
+                at, "a combination names a level of each factor", list(factors), "Write `{factor: level, …}`."
+            )
+        given.append({factor: _level(study, (*at, factor), factor, one[factor]) for factor in factors})
+    return given
+
+
+def _level(study: _Study, at: Sequence[str | int], factor: str, level: Any) -> str:
+    names = list(study.file.factors[factor])
+    wanted = str(level).lower() if not isinstance(level, str) else level
+    if wanted in names:
+        return wanted
+    near = nearest(wanted, names)
+    what = f"'{wanted}' is not a level of {factor}" + (f"; did you mean '{near}'?" if near else "")
+    raise study.error(at, what, names, "Correct the level, or add it under `factors`.")
+
+
+def _conditions(study: _Study, variants: Sequence[_Variant], loaded: Sequence[LoadedScenario]) -> tuple[Planned, ...]:
+    planned: list[Planned] = []
+    taken: set[str] = set()
+    for one, scenario in zip(variants, loaded, strict=True):
+        slug = re.sub(r"[^A-Za-z0-9_.+=-]+", "-", one.name).strip(".-") or "base"
+        while slug in taken:
+            slug += "x"
+        taken.add(slug)
+        title = arm_title(one.arm, one.spec, scenario.file) if one.arm else one.name
+        if one.arm and one.levels:
+            title += f" ({', '.join(f'{_short(f)} {level}' for f, level in one.levels.items())})"
+        planned.append(Planned(Condition(one.name, one.arm, dict(one.levels), title), slug, scenario))
+    return tuple(planned)
+
+
+def _donor(study: _Study, one: Planned, conditions: Sequence[Planned]) -> str | None:
+    """The condition at the same levels that gives its failures."""
+    if one.loaded.file.method.revise.feedback != "shuffled":
+        return None
+    at = ("arms", one.condition.arm)
+    if len(study.file.seed_list) < 2:
+        raise study.error(at, "shuffled feedback takes another run's, and there is one seed", remedy="Raise `seeds`.")
+    alike = [
+        c
+        for c in conditions
+        if c.condition.levels == one.condition.levels and c.loaded.file.method.revise.feedback == "failures"
+    ]
+    spec = study.file.arms.get(one.condition.arm)
+    if spec is not None and spec.donor is not None:
+        chosen = [c for c in alike if c.condition.arm == spec.donor]
+        if not chosen:
+            names = list(dict.fromkeys(c.condition.arm for c in alike))
+            what = f"'{spec.donor}' is no arm that is told of its own failures"
+            raise study.error((*at, "donor"), what, names, "Name one of these.")
+        return chosen[0].condition.name
+    same = [c for c in alike if c.loaded.file.cast == one.loaded.file.cast and c.loaded.file.method.revise.operators]
+    if not same:
+        raise study.error(
+            at,
+            "no arm with the same students is told of its own failures, so there are none to be shuffled",
+            list(dict.fromkeys(c.condition.arm for c in alike)),
+            "Add such an arm (`several`), or name one: `donor: …`.",
+        )
+    return same[0].condition.name
+
+
+def _comparisons(study: _Study, conditions: Sequence[Planned]) -> tuple[tuple[str, str], ...]:
+    names = [one.condition.name for one in conditions]
+    if study.file.compare is None:
+        first = conditions[0].condition
+        pairs = [
+            (one.condition.name, _at_levels(conditions, first.arm, one.condition.levels) or names[0])
+            if study.file.arms
+            else (one.condition.name, names[0])
+            for one in conditions
+        ]
+        return tuple(pair for pair in pairs if pair[0] != pair[1])
+    found: list[tuple[str, str]] = []
+    arms = list(study.file.arms)
+    for number, (a, b) in enumerate(study.file.compare):
+        for place, name in enumerate((a, b)):
+            if name not in names and name not in arms:
+                near = nearest(name, [*arms, *names])
+                what = f"'{name}' is not an arm" + (f"; did you mean '{near}'?" if near else "")
+                raise study.error(
+                    ("compare", number, place), what, list(dict.fromkeys([*arms, *names])), "Correct the name."
+                )
+        found += list(_pairs(conditions, names, a, b))
+    return tuple(dict.fromkeys(pair for pair in found if pair[0] != pair[1]))
+
+
+def _pairs(conditions: Sequence[Planned], names: Sequence[str], a: str, b: str) -> Iterator[tuple[str, str]]:
+    """Two arms at each combination of levels that both have; a full name stands for itself."""
+    if a in names and b in names:
+        yield a, b
+        return
+    combinations = {tuple(one.condition.levels.items()): one.condition.levels for one in conditions}
+    for levels in combinations.values():
+        left = a if a in names else _at_levels(conditions, a, levels)
+        right = b if b in names else _at_levels(conditions, b, levels)
+        if left and right:
+            yield left, right
+
+
+def _at_levels(conditions: Sequence[Planned], arm: str, levels: Mapping[str, str]) -> str | None:
+    return next((c.condition.name for c in conditions if c.condition.arm == arm and c.condition.levels == levels), None)

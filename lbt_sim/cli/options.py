@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Data", "Engine", "Json", "LateSets", "Out", "Quiet", "RunPath", "Scenario", "Seed", "Sets"]
+__all__ = [
+    "Data",
+    "Engine",
+    "ExecutorName",
+    "Json",
+    "LateSets",
+    "Out",
+    "Quiet",
+    "RunPath",
+    "Scenario",
+    "Seed",
+    "Sets",
+    "Workers",
+]
 
 Scenario = Annotated[
     str,
@@ -30,6 +43,20 @@ Seed = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Th
 Engine = Annotated[str | None, typer.Option("--engine", metavar="NAME", help="Run every model on this engine.")]
 Data = Annotated[
     list[Path] | None, typer.Option("--data", metavar="DIR", help="Look for data files here too. Can be repeated.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="With a study: processes that execute runs; without it one for each core where learners are simulated, "
+        "else one.",
+        show_default=False,
+    ),
+]
+ExecutorName = Annotated[
+    str, typer.Option("--executor", metavar="NAME", help="With a study: local, or ray (a Ray cluster; extra `ray`).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, as the last line of standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and the JSON).")]

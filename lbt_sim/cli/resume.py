@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from lbt_sim.cli.options import Json, LateSets, Quiet, RunPath
+from lbt_sim.cli.options import ExecutorName, Json, LateSets, Quiet, RunPath, Workers
 
 __all__ = ["resume"]
 
 
-def resume(run: RunPath, set_: LateSets = None, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Continue a run that was interrupted, failed or killed. No committed call is made again.
+def resume(
+    run: RunPath,
+    set_: LateSets = None,
+    workers: Workers = None,
+    executor: ExecutorName = "local",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Continue a run or a study that was interrupted, failed or killed. No committed call is made again.
 
     Only `budget.…` and `models.…` can be changed on the way. A run that is finished is told again, without its models.
 
@@ -17,7 +24,15 @@ def resume(run: RunPath, set_: LateSets = None, as_json: Json = False, quiet: Qu
     from lbt_sim.cli.drive import drive
     from lbt_sim.cli.fetch import fetch_models
     from lbt_sim.runs import is_over, open_run
+    from lbt_sim.study.folder import change_budget, is_study, open_study
 
+    if is_study(run):
+        from lbt_sim.cli.drive_study import drive_study, executor_of
+
+        if set_:
+            change_budget(run, set_)
+        drive_study(run, executor_of(executor, workers, open_study(run)), as_json=as_json, quiet=quiet)
+        return
     folder = open_run(run, sets=set_ or ())
     if not is_over(folder):
         fetch_models(folder.prepared, quiet=quiet)

@@ -136,6 +136,8 @@ class Execution:
         """Blocks of runs that are not done: by seed, those that need no other run's failures first."""
         for result in self._results.results.values():
             self._spend(result)
+            if result.status == "done":
+                self.watch({"event": "known", "result": result.as_data()})
         done = {key for key, result in self._results.results.items() if result.status == "done"}
         self._ended = set(done)
         first: dict[int, list[PlannedRun]] = {}

@@ -19,7 +19,10 @@ from lbt_sim.errors import InputError, Place
 from lbt_sim.folders import locked
 from lbt_sim.manifest import MANIFEST_FILE, installed, write_manifest
 from lbt_sim.scenario.load import dump_resolved
-from lbt_sim.scenario.yaml import read_text, read_yaml, write_yaml
+from lbt_sim.scenario.overrides import override
+from lbt_sim.scenario.study import StudyFile
+from lbt_sim.scenario.validation import validate_model
+from lbt_sim.scenario.yaml import Document, read_text, read_yaml, write_yaml
 from lbt_sim.study.plan import Plan, PlannedRun
 from lbt_sim.study.record import RunResult
 from lbt_sim.study.results import Condition, StudyResults
@@ -29,6 +32,7 @@ __all__ = [
     "STUDY_FILE",
     "ResultsFile",
     "StudyFolder",
+    "change_budget",
     "create_study",
     "is_study",
     "load_results",
@@ -39,6 +43,7 @@ STUDY_FILE = "study.yaml"
 RESULTS_FILE = "results.jsonl"
 _PACKAGES = ("lbt-sim", "numpy", "scipy", "statsmodels", "matplotlib", "ray")
 _MAX = 64 << 20
+_PLANNED = "# Written by lbt-sim: the study as it was planned.\n"
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def _as_yaml(plan: Plan) -> str:
         "comparisons": [list(pair) for pair in plan.comparisons],
         "notes": list(plan.notes),
     }
-    return "# Written by lbt-sim: the study as it was planned.\n" + write_yaml(value)
+    return _PLANNED + write_yaml(value)
 
 
 def open_study(path: Path) -> StudyFolder:
@@ -193,6 +198,30 @@ def open_study(path: Path) -> StudyFolder:
             where=Place(str(file)),
             remedy="It is not for editing. Put it back as it was, or start the study anew.",
         ) from error
+
+
+def change_budget(path: Path, sets: Sequence[str]) -> None:
+    """Changes what a study may spend, for the executions to come.
+
+    Raises:
+        InputError: Something else is to be changed, or the value is not valid.
+    """
+    for entry in sets:
+        if not entry.startswith("budget."):
+            raise InputError(
+                f"a study cannot go on with another {entry.split('=', 1)[0]}",
+                where=Place(key=f"--set {entry}"),
+                valid=["budget.calls=…", "budget.tokens=…"],
+                remedy="Start a new study with what is to be different.",
+            )
+    file = path / STUDY_FILE
+    value = read_yaml(read_text(file, str(file), _MAX), str(file)).value
+    document = override(Document(value["study"], str(file)), sets)
+    study = validate_model(document, StudyFile)
+    value["study"] = study.model_dump(exclude_none=True)
+    part = file.with_name(f"{STUDY_FILE}.part")
+    part.write_text(_PLANNED + write_yaml(value), encoding="utf-8")
+    part.replace(file)
 
 
 class ResultsFile:

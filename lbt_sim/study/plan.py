@@ -146,7 +146,7 @@ def load_study(
             ],
         )
     conditions = _conditions(study, variants, loaded)
-    conditions = tuple(replace(one, donor=_donor(study, one, conditions)) for one in conditions)
+    conditions = tuple(_with_donor(one, _donor(study, one, conditions)) for one in conditions)
     return Plan(study.name, study.file, conditions, _comparisons(study, conditions), tuple(notes), shown)
 
 
@@ -278,6 +278,16 @@ def _conditions(study: _Study, variants: Sequence[_Variant], loaded: Sequence[Lo
             title += f" ({', '.join(f'{_short(f)} {level}' for f, level in one.levels.items())})"
         planned.append(Planned(Condition(one.name, one.arm, dict(one.levels), title), slug, scenario))
     return tuple(planned)
+
+
+def _with_donor(one: Planned, donor: str | None) -> Planned:
+    """The condition with its donor; which run that is differs from seed to seed, and is set when each is made."""
+    if donor is None:
+        return one
+    method = one.loaded.file.method
+    revise = method.revise.model_copy(update={"donor": f"({donor}, another seed)"})
+    file = one.loaded.file.model_copy(update={"method": method.model_copy(update={"revise": revise})})
+    return replace(one, donor=donor, loaded=replace(one.loaded, file=file))
 
 
 def _donor(study: _Study, one: Planned, conditions: Sequence[Planned]) -> str | None:

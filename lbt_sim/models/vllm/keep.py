@@ -6,21 +6,23 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from socket import gethostname
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lbt_sim.concurrency import cancelled
 from lbt_sim.errors import ModelUnavailable, Place
 from lbt_sim.models.surroundings import Surroundings
 from lbt_sim.models.vllm import records
 from lbt_sim.models.vllm.fleet import Fleet
 from lbt_sim.models.vllm.spec import VllmSpec
 
-__all__ = ["Kept", "keep", "kept_logs"]
+__all__ = ["Kept", "keep", "kept", "kept_logs"]
 
 LOOK = 1.0
 
@@ -111,27 +113,69 @@ def _kept_already(name: str, key: str) -> ModelUnavailable:
 async def _keep(
     entries: Mapping[str, VllmSpec], tell: Callable[[str], None], ready: Callable[[list[Kept]], None]
 ) -> None:
-    fleet = Fleet(Surroundings(logs=kept_logs(), tell=tell), kept=True)
-    for name, spec in entries.items():
-        fleet.join(name, spec)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     stopped = asyncio.ensure_future(stop.wait())
-    work = asyncio.ensure_future(_serve(fleet, entries, ready))
     try:
-        await asyncio.wait({stopped, work}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            await work
+        async with _serving(entries, tell, ready) as work:
+            either: list[asyncio.Future[Any]] = [stopped, work]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                await work
     finally:
-        for task in (stopped, work):
-            task.cancel()
-        await asyncio.gather(stopped, work, return_exceptions=True)
-        for name in entries:
-            await fleet.leave(name)
+        await cancelled([stopped])
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def kept(entries: Mapping[str, VllmSpec], tell: Callable[[str], None]) -> AsyncIterator[None]:
+    """Keeps up the servers of these entries as long as the context lasts; those that are kept already are left alone.
+
+    Args:
+        entries: Name under `models:` -> its options, none with `urls`.
+        tell: Takes what happens to them.
+
+    Raises:
+        ModelUnavailable: One cannot be started.
+    """
+    missing = {name: spec for name, spec in entries.items() if not records.find_kept(spec.server_key)}
+    if not missing:
+        yield
+        return
+    up = asyncio.Event()
+    with _alone(missing):
+        await asyncio.to_thread(records.sweep_logs, kept_logs().parent)
+        async with _serving(missing, tell, lambda servers: up.set()) as work:
+            waiting = asyncio.ensure_future(up.wait())
+            try:
+                either: list[asyncio.Future[Any]] = [waiting, work]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if work.done():
+                    await work
+            finally:
+                await cancelled([waiting])
+            yield  # one that is lost later is told by the runs that use it
+        records.remove_logs(kept_logs())  # after a failure they are what is wanted
+
+
+@asynccontextmanager
+async def _serving(
+    entries: Mapping[str, VllmSpec], tell: Callable[[str], None], ready: Callable[[list[Kept]], None]
+) -> AsyncIterator[asyncio.Future[None]]:
+    """The servers, being started and watched by a task that ends only when it fails; stopped at the end."""
+    fleet = Fleet(Surroundings(logs=kept_logs(), tell=tell), kept=True)
+    for name, spec in entries.items():
+        fleet.join(name, spec)
+    work = asyncio.ensure_future(_serve(fleet, entries, ready))
+    try:
+        yield work
+    finally:
+        await cancelled([work])
+        for name in entries:
+            await fleet.leave(name)
 
 
 async def _serve(fleet: Fleet, entries: Mapping[str, VllmSpec], ready: Callable[[list[Kept]], None]) -> None:

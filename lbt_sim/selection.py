@@ -20,7 +20,7 @@ from lbt_sim.roles.values import Material
 from lbt_sim.scenario.schema import SelectSpec
 from lbt_sim.tasks.base import Problem
 
-__all__ = ["STRATEGIES", "Scored", "Scorer", "Selection", "Standing", "select"]
+__all__ = ["STRATEGIES", "Scored", "Scorer", "Selection", "Standing", "keep_all", "select"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +226,18 @@ async def select(
     best = _ranked([s for s in standings if s.dropped is None], spec)
     best += [s for s in _ranked(standings, spec) if s.dropped is not None]
     chosen = tuple(standing.material for standing in best[:beam])
+    if spec.spend == "all":
+        spent += width * await _spend_rest(best[0], order, scorer, spec.budget - spent // width, round_, ctx)
     rescored = await _rescored(chosen[0], reserve, scorer, spec)
     _report(standings, chosen, spec, (round_, spent, rescored), ctx)
     return Selection(chosen, tuple(standings), spec.metric, spent, rescored)
+
+
+def keep_all(beam: Sequence[Material], spec: SelectSpec, round_: int, ctx: Context) -> Selection:
+    """The selection of a round in which nothing is revised: the beam as it was, and nobody asked."""
+    standings = [Standing(material) for material in beam]
+    _report(standings, beam, spec, (round_, 0, None), ctx)
+    return Selection(tuple(beam), tuple(standings), spec.metric, 0, None)
 
 
 async def _answer(standings: Sequence[Standing], problems: Sequence[Problem], scorer: Scorer) -> None:
@@ -307,6 +316,21 @@ async def _ucb(standings: Sequence[Standing], order: Sequence[Problem], scorer: 
         taken[id(best)] += spec.block
         spent += spec.block
     return spent
+
+
+async def _spend_rest(
+    winner: Standing, order: Sequence[Problem], scorer: Scorer, left: int, round_: int, ctx: Context
+) -> int:
+    """The winner answers `left` more problems, for nothing; returns how many it was asked."""
+    asked = [problem for problem in order if problem.id not in winner.answers][:left]
+    if len(asked) < left:
+        text = (
+            f"round {round_}: {left - len(asked)} answers of the budget could not be spent: train has no more problems"
+        )
+        ctx.emit(Event(f"r{round_}/selection/spend", "notice", {"text": text}))
+    if asked:
+        await scorer(winner.material, asked)
+    return len(asked)
 
 
 async def _rescored(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lbt_sim.classroom import Classroom, build_classroom
 from lbt_sim.classroom.example import example_cast
-from lbt_sim.errors import ScenarioError, TemplateError
+from lbt_sim.errors import ScenarioError, TemplateError, nearest
 from lbt_sim.grading.load import check_grader, open_grader
 from lbt_sim.models.base import ModelInfo
 from lbt_sim.roles.uses import NEEDED, misuses
@@ -71,7 +71,7 @@ def uses_needed(file: ScenarioFile, seat: Seat, *, rubric: bool) -> set[str]:
     lesson, method = file.lesson, file.method
     if role == "teacher":
         lecture = method.material == "lecture"
-        if "rewrite" in method.revise.operators or lecture:
+        if "rewrite" in method.revise.operators:
             uses |= {"reflect", "rewrite", "repair"}
         if "choose" in method.revise.operators and not lecture:
             uses |= {"choose"}
@@ -136,6 +136,7 @@ def _check_method(prepared: Prepared) -> None:
     if method.select.metric == "f1" and task.positive is None:
         raise loaded.error("method.select.metric", "F1 needs labels", ["accuracy"], "Use accuracy.")
     _check_settings(prepared)
+    _check_knowledge(prepared)
     if file.lesson.material == "jigsaw" and all(len(group) < 2 for group in prepared.classroom.groups()):
         raise loaded.error(
             "lesson.material",
@@ -170,10 +171,28 @@ def _check_settings(prepared: Prepared) -> None:
             "Use `lesson.assistants: relay`.",
         ),
         (
-            lecture and "rewrite" not in method.revise.operators,
+            lecture and bool(method.revise.operators) and "rewrite" not in method.revise.operators,
             "method.revise.operators",
             "a lecture is revised by `rewrite`: `choose` exchanges exemplars",
             "Add `rewrite`, or use `method.material: exemplars`.",
+        ),
+        (
+            method.revise.feedback == "shuffled" and method.revise.donor is None,
+            "method.revise.donor",
+            "the teacher is to be told of another run's failures, and no run is named",
+            "Name a run folder: `method.revise.donor: runs/NAME`.",
+        ),
+        (
+            method.revise.feedback != "shuffled" and method.revise.donor is not None,
+            "method.revise.donor",
+            f"another run's failures are named, and the feedback is `{method.revise.feedback}`",
+            "Use `method.revise.feedback: shuffled`, or leave the donor out.",
+        ),
+        (
+            method.revise.feedback != "failures" and not method.revise.operators,
+            "method.revise.feedback",
+            f"nothing is revised, so that feedback `{method.revise.feedback}` would change nothing",
+            "Leave the feedback out, or name operators under `method.revise.operators`.",
         ),
         (
             bool(method.exam.ids) and method.exam.set_by != "fixed",
@@ -185,6 +204,37 @@ def _check_settings(prepared: Prepared) -> None:
     for wrong, key, what, remedy in refused:
         if wrong:
             raise loaded.error(key, what, remedy=remedy)
+
+
+def _check_knowledge(prepared: Prepared) -> None:
+    """Refuses knowledge of those who do not learn in the lesson, and families that the task does not have."""
+    loaded, cast = prepared.loaded, prepared.file.cast
+    teachers = cast.teacher if isinstance(cast.teacher, list) else [cast.teacher]
+    several = isinstance(cast.teacher, list)
+    seats = [(("teacher", n) if several else ("teacher",), spec) for n, spec in enumerate(teachers)]
+    for key, spec in [*seats, (("examiner",), cast.examiner)]:
+        if spec.knowledge is not None:
+            raise loaded.error(
+                ("cast", *key, "knowledge"),
+                f"knowledge confines what stays of a lesson, and the {key[0]} hears none",
+                remedy="Remove it. Students and assistants may have it.",
+            )
+    valid = sorted({problem.family for problem in prepared.task.train if problem.family})
+    learners = [("students", cast.students if isinstance(cast.students, list) else []), ("assistants", cast.assistants)]
+    for role, specs in learners:
+        for number, spec in enumerate(specs):
+            unknown = [name for name in (spec.knowledge.without if spec.knowledge else ()) if name not in valid]
+            if unknown:
+                near = nearest(unknown[0], valid)
+                hint = f"; did you mean '{near}'?" if near else ""
+                raise loaded.error(
+                    ("cast", role, number, "knowledge", "without"),
+                    f"'{unknown[0]}' is not a family of the train problems{hint}",
+                    valid,
+                    "Correct the name."
+                    if valid
+                    else "This task does not say what kind its problems are; `task.family` names the field that does.",
+                )
 
 
 def _check_engines(prepared: Prepared) -> None:

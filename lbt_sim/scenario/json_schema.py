@@ -101,8 +101,9 @@ def _accept_short_forms(definitions: dict[str, Any]) -> None:
         definitions["ExamSpec"] = _either(definitions["ExamSpec"], number)
     if "ReviseSpec" in definitions:
         operators = definitions["ReviseSpec"]["properties"]["operators"]
-        one = {**operators["items"], "description": "Short for one of `operators`."}
-        several = {"type": "array", "items": operators["items"], "minItems": 1, "description": "Short for `operators`."}
+        names = [*operators["items"]["enum"], "none"]
+        one = {**operators["items"], "enum": names, "description": "Short for one of `operators`, or for none of them."}
+        several = {"type": "array", "items": operators["items"], "description": "Short for `operators`."}
         definitions["ReviseSpec"] = _either(definitions["ReviseSpec"], one, several)
     if "DiscussionSpec" in definitions:
         turns = definitions["DiscussionSpec"]["properties"]["turns"]

@@ -84,7 +84,8 @@ def expand_short_forms(value: Mapping[str, Any]) -> dict[str, Any]:
             method["exam"] = {"problems": method["exam"]}
         revise = method.get("revise")
         if isinstance(revise, (str, list)):
-            method["revise"] = {"operators": [revise] if isinstance(revise, str) else revise}
+            short = [] if revise == "none" else [revise] if isinstance(revise, str) else revise
+            method["revise"] = {"operators": short}
     return value
 
 

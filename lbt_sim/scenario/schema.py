@@ -18,6 +18,7 @@ __all__ = [
     "DiscussionSpec",
     "EdgeSpec",
     "ExamSpec",
+    "KnowledgeSpec",
     "LessonSpec",
     "M3Spec",
     "ModelSpec",
@@ -105,6 +106,9 @@ class TraitsSpec(Spec):
     """Share of words that it does not know."""
     slip: Share = 0.0
     """Share of answers that it gets wrong by accident."""
+    mind: str | None = None
+    """Whose vocabulary and slips these are: seats that name the same mind are exact copies; without it each seat has
+    its own. It also says whose forgetting it is, under `knowledge`, for every engine."""
     bias: str | None = None
     """The label that it answers when no exemplar is like the question; None: the first."""
     talk: Literal["exemplar", "silent"] = "exemplar"
@@ -268,6 +272,19 @@ class TaskSpec(Spec):
     """Options of a generator."""
 
 
+class KnowledgeSpec(Spec):
+    """Which of the worked examples that it hears stay with a student or an assistant; for any engine.
+
+    What does not stay is in none of its prompts, and it cannot pass it on.
+    """
+
+    share: Share = 1.0
+    """Share of the worked examples that stays with it. Which ones is drawn by the run's seed, its name (or the `mind`
+    of its traits) and the example's question: the same example is kept or lost in every round alike."""
+    without: list[str] = []
+    """Families of problems whose worked examples never stay with it."""
+
+
 class SeatSpec(Spec):
     """Who sits on a seat (or on `count` seats)."""
 
@@ -285,6 +302,8 @@ class SeatSpec(Spec):
     """Overrides of the agent's sampling."""
     traits: TraitsSpec | None = None
     """Overrides of the persona's traits."""
+    knowledge: KnowledgeSpec | None = None
+    """Students and assistants: what of the worked examples stays with it; without it all."""
 
 
 class CastSpec(Spec):
@@ -363,8 +382,9 @@ class ExamSpec(Spec):
 class ReviseSpec(Spec):
     """How the teacher revises its material."""
 
-    operators: list[Literal["rewrite", "choose"]] = Field(default=["rewrite"], min_length=1)
-    """`rewrite`: reflect, then write the material anew; `choose`: pick exemplars from the pool led by the failures."""
+    operators: list[Literal["rewrite", "choose"]] = ["rewrite"]
+    """`rewrite`: reflect, then write the material anew; `choose`: pick exemplars from the pool led by the failures.
+    None of them: a control; the class is taught and examined, and the material stays as it is."""
     reflections: PositiveInt = 4
     """Reflections for each material of the beam; each gives `rewrites` candidates."""
     rewrites: PositiveInt = 1
@@ -381,12 +401,18 @@ class ReviseSpec(Spec):
     """Reflections put together into one rewrite."""
     keep: PositiveInt | None = None
     """A cap on new candidates of one material; more are drawn at random."""
-    feedback: Literal["failures", "none"] = "failures"
-    """`none`: a control; as many calls, but the teacher is told of random problems instead of the failures."""
+    feedback: Literal["failures", "none", "shuffled"] = "failures"
+    """`none`: a control; as many calls, but the teacher is told of random problems instead of the failures.
+    `shuffled`: another; it is told of the failures of another run's class (`donor`) instead of its own's."""
+    donor: str | None = None
+    """With `shuffled`: the run folder whose failures are shown, relative to the working directory. A new run reads it
+    once and keeps what it read."""
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
+        if value == "none":
+            return {"operators": []}
         return {"operators": [value] if isinstance(value, str) else value} if isinstance(value, (str, list)) else value
 
 
@@ -405,6 +431,9 @@ class SelectSpec(Spec):
     """`race`: successive halving in blocks with a paired race; `uniform`: everyone the same problems."""
     budget: PositiveInt = 240
     """Answers to spend on all candidates of a round together, of everyone whose score decides."""
+    spend: Literal["needed", "all"] = "needed"
+    """`all`: what the budget has left once the choice is made is answered by the winner, and changes nothing; for
+    studies in which every arm has to cost the same."""
     block: PositiveInt = 8
     """The least number of common problems before anyone is dropped."""
     rescore: int = Field(default=24, ge=0)
@@ -432,7 +461,7 @@ class M3Spec(Spec):
     exam: ExamSpec = ExamSpec()
     """The exam of a round; a number is short for `problems`."""
     revise: ReviseSpec = ReviseSpec()
-    """How new candidates are made; a list of operators is a short form."""
+    """How new candidates are made; a list of operators is a short form, `none` is short for no operators."""
     select: SelectSpec = SelectSpec()
     """How the beam is chosen."""
 

@@ -14,7 +14,7 @@ from lbt_sim.errors import InputError, ScenarioError, TemplateError, nearest
 from lbt_sim.library import Kind, Library, Source
 from lbt_sim.prompts import Template
 from lbt_sim.scenario.loaded import LoadedScenario
-from lbt_sim.scenario.schema import AgentFile, PersonaFile, SamplingSpec, SeatSpec, TraitsSpec
+from lbt_sim.scenario.schema import AgentFile, KnowledgeSpec, PersonaFile, SamplingSpec, SeatSpec, TraitsSpec
 from lbt_sim.scenario.validation import as_one, show, validate_model
 from lbt_sim.scenario.yaml import Document, KeyPath, dotted, read_yaml
 
@@ -37,6 +37,7 @@ class Seat:
         model: A name under the scenario's `models`.
         sampling: Use -> how replies are drawn, the scenario's values over the agent's.
         traits: What a simulated learner on this seat is like, the scenario's values over the persona's.
+        knowledge: Which of the worked examples that it hears stay with it; None: all.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Seat:
     model: str
     sampling: Mapping[str, SamplingSpec]
     traits: TraitsSpec
+    knowledge: KnowledgeSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,8 @@ def _seats(loaded: LoadedScenario, entry: _Entry, names: list[str], found: _Foun
     for use, override in spec.sampling.items():
         sampling[use] = _over(sampling.get(use, SamplingSpec()), override)
     traits = _over(persona.traits if persona else TraitsSpec(), spec.traits)
-    model = _model(loaded, entry)
-    return [Seat(name, entry.role, agent, templates, persona, model, sampling, traits) for name in names]
+    parts = (agent, templates, persona, _model(loaded, entry), sampling, traits, spec.knowledge)
+    return [Seat(name, entry.role, *parts) for name in names]
 
 
 def _over(base: Model, override: Model | None) -> Model:

@@ -59,7 +59,7 @@ def test_short_forms_are_valid() -> None:
     assert types("ReviseSpec") == ["object", "string", "array"]
     assert types("DiscussionSpec") == ["object", "integer"]
     assert types("TopologySpec") == ["object", "string", "object", "object"]
-    assert definitions["ReviseSpec"]["anyOf"][1]["enum"] == ["rewrite", "choose"]
+    assert definitions["ReviseSpec"]["anyOf"][1]["enum"] == ["rewrite", "choose", "none"]
 
 
 def test_from_is_called_as_it_is_written() -> None:

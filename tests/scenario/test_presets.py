@@ -73,6 +73,13 @@ def test_short_forms_are_written_out() -> None:
     assert value["method"]["exam"] == 24
 
 
+def test_none_is_short_for_no_operators() -> None:
+    for short in ("none", []):
+        spec = method(preset="paper", revise=short)
+        assert (spec.revise.operators, spec.beam) == ([], 4)
+    assert M3Spec.model_validate({"revise": "none"}).revise.operators == []
+
+
 def test_explain_says_where_each_value_comes_from() -> None:
     written = {
         "models": {"small": {"engine": "simulated"}},

@@ -125,7 +125,12 @@ class _Lesson:
             # Shielded: many wait for one presentation, and one of them may be cancelled alone.
             speech = await asyncio.shield(self._speeches[speaker])
             heard += speech.get(name, ())
-        return Notes(tuple(heard))
+        return Notes(self._taken_in(name, heard))
+
+    def _taken_in(self, name: str, heard: Sequence[Utterance]) -> tuple[Utterance, ...]:
+        """What of it stays with `name`."""
+        who = self._room.students.get(name) or self._room.assistants.get(name)
+        return tuple(heard) if who is None else who.take_in(heard, self._material.exemplars)
 
     async def _present(self, speaker: str) -> Speech:
         if speaker in self._room.teachers:
@@ -184,13 +189,14 @@ class _Lesson:
         notes = await self._heard_by(name)
         student = self._room.students.get(name)
         for number in range(self._spec.questions if student else 0):
-            notes = notes.plus(await self._ask(name, notes, number))
+            notes = notes.plus(self._taken_in(name, await self._ask(name, notes, number)))
         peers = [p for p in self._room.classroom.peers_heard_by(name) if (p, 0) in self._said]
         for turn in range(self._spec.discussion.turns):
             mine = await self._speak(name, notes, turn)
             self._said[name, turn].set_result(mine)
             others = [await self._said[peer, turn] for peer in peers]
-            notes = notes.plus([u for u in (mine, *others) if u.text or u.exemplars])
+            spoken = self._taken_in(name, (mine, *others))
+            notes = notes.plus([u for u in spoken if u.text or u.exemplars])
         return name, await student.keep(self.path("summarise"), notes) if student else notes
 
     async def _ask(self, student: str, notes: Notes, number: int) -> Sequence[Utterance]:
@@ -210,8 +216,8 @@ class _Lesson:
         if teacher in self._room.teachers:
             answer_text = await self._room.teachers[teacher].reply(path, self._material, student, text)
         else:
-            heard = await self._heard_by(teacher)
-            answer_text = await self._room.assistants[teacher].reply(path, heard, student, text)
+            heard, (asked,) = await self._heard_by(teacher), self._taken_in(teacher, [question])
+            answer_text = await self._room.assistants[teacher].reply(path, heard, student, asked.text)
         answer = Utterance(teacher, (student,), "answer", answer_text)
         self._tell(answer, f"reply/{student}", number)
         return question, answer

@@ -108,8 +108,11 @@ def rehearse(prepared: Prepared) -> Prepared:
 
 
 def _typical(prepared: Prepared) -> list[str]:
-    """One seat for each different (agent, persona, model)."""
-    kinds = {(s.role, s.agent.title, s.persona and s.persona.title, s.model): s.name for s in reversed(prepared.seats)}
+    """One seat for each different (agent, persona, model, knowledge)."""
+    kinds = {
+        (s.role, s.agent.title, s.persona and s.persona.title, s.model, repr(s.knowledge)): s.name
+        for s in reversed(prepared.seats)
+    }
     return [seat.name for seat in prepared.seats if seat.name in kinds.values()]
 
 

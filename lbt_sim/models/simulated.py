@@ -57,6 +57,7 @@ class _Mind:
     """What a learner brings to a question: who it is and what it has heard."""
 
     name: str
+    """Whose vocabulary and slips these are: the seat's, or the `mind` that several seats share."""
     labels: tuple[str, ...]
     blind: float
     slip: float
@@ -68,7 +69,7 @@ class _Mind:
     do not depend on the order of a set."""
 
     def knows(self, word: str) -> bool:
-        """Whether the word is in this learner's vocabulary: fixed for the learner, drawn by its name."""
+        """Whether the word is in this learner's vocabulary: fixed for the learner, drawn by its name or its mind."""
         return self.blind == 0 or _draw(self.name, word) >= self.blind
 
     def nearest(self, question: str) -> _Example | None:

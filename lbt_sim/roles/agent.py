@@ -141,7 +141,8 @@ class ClassroomAgent(BaseChatAgent):
     def _learner(self) -> str:
         if not self._rule_based:
             return ""
-        traits = {"name": self.name, "labels": self.task.labels, **self.seat.traits.model_dump()}
+        own = self.seat.traits.model_dump(exclude={"mind"})
+        traits = {"name": self.seat.traits.mind or self.name, "labels": self.task.labels, **own}
         return json.dumps(traits, sort_keys=True)
 
     def sampling(self, use: str) -> Sampling:
@@ -260,7 +261,7 @@ class ClassroomAgent(BaseChatAgent):
 
     async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
         """Hears `messages` and replies to the last of them, in any AutoGen team."""
-        heard = [Utterance(m.source, (self.name,), "discusses", m.to_model_text()) for m in messages]
+        heard = self.take_in([Utterance(m.source, (self.name,), "discusses", m.to_model_text()) for m in messages])
         before, last = (heard[:-1], heard[-1].text) if heard else ([], "")
         path = CallPath(0, "team", self.name, sample=self._said)
         self._said += 1  # before waiting: a call that is cancelled may be in the ledger all the same
@@ -272,6 +273,10 @@ class ClassroomAgent(BaseChatAgent):
             raise RuntimeError(f"{self.name} could not answer: {reply.error}")
         self._notes = self._notes.plus([*heard, Utterance(self.name, (), "discusses", reply.text)])
         return Response(chat_message=TextMessage(content=reply.text, source=self.name))
+
+    def take_in(self, heard: Sequence[Utterance], taught: Sequence[Exemplar] = ()) -> tuple[Utterance, ...]:
+        """What stays with it of what it hears: all."""
+        return tuple(heard)
 
     async def _chat(self, path: CallPath, notes: Notes, last: str) -> Reply:
         def made(kept: Notes) -> ChatRequest:

@@ -11,8 +11,10 @@ from lbt_sim.events import EventSink
 from lbt_sim.grading.base import Grade, Grader
 from lbt_sim.models.base import CallPath, Reply
 from lbt_sim.models.recorded import Asks
+from lbt_sim.roles.agent import ClassroomAgent
 from lbt_sim.roles.examiner import Examiner
 from lbt_sim.roles.fitting import Fitting
+from lbt_sim.roles.knowledge import Knowledge, families_of
 from lbt_sim.roles.student import Assistant, Student
 from lbt_sim.roles.teacher import Teacher
 from lbt_sim.scenario.load import Seat
@@ -73,9 +75,17 @@ class Room:
 
 def seat_room(classroom: Classroom, seats: Sequence[Seat], task: Task, grader: Grader | None, ctx: Context) -> Room:
     """Makes the agents and seats them."""
-    kinds = {"teacher": Teacher, "assistant": Assistant, "student": Student, "examiner": Examiner}
     fitting = Fitting(ctx.too_long, ctx.caller, ctx.emit)
-    agents = {seat.name: kinds[seat.role](seat, task, ctx.caller, ctx.seeds, fitting) for seat in seats}
+    families = families_of(task) if any(seat.knowledge for seat in seats) else {}
+    agents: dict[str, ClassroomAgent] = {}
+    for seat in seats:
+        common = (seat, task, ctx.caller, ctx.seeds, fitting)
+        if seat.role in ("assistant", "student"):
+            spec, who = seat.knowledge, seat.traits.mind or seat.name
+            knows = Knowledge(spec, who, ctx.seeds, families) if spec else None
+            agents[seat.name] = (Assistant if seat.role == "assistant" else Student)(*common, knows)
+        else:
+            agents[seat.name] = (Teacher if seat.role == "teacher" else Examiner)(*common)
     examiner = next(agent for agent in agents.values() if isinstance(agent, Examiner))
     return Room(
         classroom=classroom,

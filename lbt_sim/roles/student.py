@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lbt_sim.models.base import CallPath, Purpose
+from lbt_sim.models.recorded import Asks
 from lbt_sim.roles.agent import ClassroomAgent
+from lbt_sim.roles.fitting import Fitting
+from lbt_sim.roles.knowledge import Knowledge
 from lbt_sim.roles.values import Notes, Utterance, exemplar_values
+from lbt_sim.scenario.load import Seat
+from lbt_sim.seeds import Seeds
+from lbt_sim.tasks.base import Exemplar, Task
 
 __all__ = ["Assistant", "Student"]
 
 
 class Student(ClassroomAgent):
-    """A student agent. What it has heard is its notes, and its notes are the context of its exam."""
+    """A student agent. What it has heard is its notes, and its notes are the context of its exam.
+
+    Args:
+        seat, task, caller, seeds, fitting: As for every agent.
+        knowledge: Which of the worked examples that it hears stay with it; None: all.
+    """
+
+    def __init__(
+        self,
+        seat: Seat,
+        task: Task,
+        caller: Asks,
+        seeds: Seeds,
+        fitting: Fitting | None = None,
+        knowledge: Knowledge | None = None,
+    ) -> None:
+        super().__init__(seat, task, caller, seeds, fitting)
+        self._knowledge = knowledge
+
+    def take_in(self, heard: Sequence[Utterance], taught: Sequence[Exemplar] = ()) -> tuple[Utterance, ...]:
+        """What stays with it of what it hears in a lesson on the exemplars `taught`."""
+        return tuple(heard) if self._knowledge is None else self._knowledge.of(heard, taught)
 
     async def ask(self, path: CallPath, notes: Notes, number: int) -> str:
         """A question about what was taught; '' when it has none or could not be asked."""

@@ -4,19 +4,24 @@ An event is identified by (path, kind): a resumed run that emits it again replac
 a thing twice. Kinds and what their `data` holds:
 
 - `run`, at `run`: title, seed, method, rounds, task {name, labels, positive, grader, train, held_out}, seats [{name,
-  role, model, persona}], edges [[from, to, kind]] (empty where there are too many), edge_counts {kind: n}, baselines
-  {always_positive {accuracy, f1}, majority {accuracy, f1}}, notices [text]
+  role, model, engine, persona; where they are given also mind, knowledge {share, without}}], edges [[from, to, kind]]
+  (empty where there are too many), edge_counts {kind: n}, baselines {always_positive {accuracy, f1}, majority
+  {accuracy, f1}}, notices [text]
 - `material`, at `material/<id>`: id, kind, parents [id], operator, by, exemplars [{question, answer, rationale,
   source}] or lecture
 - `utterance`, at `r<k>/<material>/<stage>/<speaker>/<n>`: round, material, speaker, hearers [name], kind (teaches,
   assists, question, answer, discusses), text, exemplars (how many go with it)
-- `exam`, at `r<k>/exam`: round, set_by, items [id], questions [text], answers [right answer]
+- `exam`, at `r<k>/exam`: round, set_by, items [id], questions [text], answers [right answer], families [kind of
+  problem; '' where it is not known]
 - `grades`, at `r<k>/<material>/grades/<student>`: round, material, student, items [id], outcomes (a letter each:
   c w i t f), answers [text or null], read_from [source; '' where nothing was read]
-- `held_out`, at `r0/held_out`: items [id], questions [text], answers [right answer]: what every report is about
+- `held_out`, at `r0/held_out`: items [id], questions [text], answers [right answer], families [as in `exam`]: what
+  every report is about
 - `reported`, at `r<k>/report/<teacher>`: round, material, teacher, and for the items of `held_out` outcomes, answers,
   read_from as in `grades`
-- `feedback`, at `r<k>/<material>/feedback`: round, material, failures [id], text
+- `feedback`, at `r<k>/<material>/feedback`: round, material, failures [id], text: of its own class. Where the teacher
+  was told of another run's class instead also told {run (the donor's folder), round, material (the donor's), failures
+  [id], text}
 - `candidate`, at `r<k>/candidate/<parent>/<operator>/<n>`: round, parent, operator, by, status (new, duplicate,
   invalid, failed, leak), material (id or null), why
 - `selection`, at `r<k>/selection`: round, strategy, metric, candidates [{id, n, correct, score, dropped (the block it

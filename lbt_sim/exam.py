@@ -103,6 +103,7 @@ async def set_exam(room: Room, spec: ExamSpec, round_: int, ctx: Context, beam: 
         "items": [p.id for p in problems],
         "questions": [p.question for p in problems],
         "answers": [p.answer for p in problems],
+        "families": [p.family or "" for p in problems],
     }
     ctx.emit(Event(f"r{round_}/exam", "exam", data))
     return exam

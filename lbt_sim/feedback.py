@@ -13,7 +13,7 @@ from lbt_sim.roles.room import Context, Room
 from lbt_sim.roles.values import Material, Utterance
 from lbt_sim.tasks.base import Problem
 
-__all__ = ["Failure", "Feedback", "failures_as_values", "give_feedback", "report_text"]
+__all__ = ["Failure", "Feedback", "OtherClass", "failures_as_values", "give_feedback", "report_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,25 @@ class Feedback:
     report: str
 
 
+@dataclass(frozen=True, slots=True)
+class OtherClass:
+    """What another run's class failed: told to a teacher instead of its own class's failures, as a control.
+
+    Attributes:
+        run: The other run's folder.
+        round: Of that run.
+        material: Id of what it had been taught there.
+        failures: As in `Feedback`.
+        report: The examiner's report there.
+    """
+
+    run: str
+    round: int
+    material: str
+    failures: tuple[Failure, ...]
+    report: str
+
+
 def give_feedback(
     room: Room,
     exam: Exam,
@@ -52,16 +71,29 @@ def give_feedback(
     sittings: Sequence[Sitting],
     ctx: Context,
     questions: Sequence[Utterance] = (),
+    other: OtherClass | None = None,
 ) -> Feedback:
-    """The examiner's report on an exam, with the questions that the teacher was asked in the lesson before it."""
+    """The examiner's report on an exam, with the questions that the teacher was asked in the lesson before it.
+
+    With `other` the teacher is told of that class instead; what its own class did is recorded all the same.
+    """
     failures = _failures(exam, sittings)
     report = report_text(room, exam, sittings, failures, questions)
-    data = {
+    data: dict[str, Any] = {
         "round": exam.round,
         "material": material.id,
         "failures": [failure.problem.id for failure in failures],
         "text": report,
     }
+    if other is not None:
+        data["told"] = {
+            "run": other.run,
+            "round": other.round,
+            "material": other.material,
+            "failures": [failure.problem.id for failure in other.failures],
+            "text": other.report,
+        }
+        failures, report = other.failures, other.report
     ctx.emit(Event(f"r{exam.round}/{material.id}/feedback", "feedback", data))
     return Feedback(material, failures, report)
 

@@ -1,9 +1,9 @@
 """A run's folder: made, opened, forked, locked.
 
 A run folder holds `scenario.yaml` (every value, and the agents, templates and classroom that were used),
-`run.sqlite` (calls and events) and `manifest.json` (versions, engine flags, seeds, executions), and nothing that cannot
-be derived from them. The manifest is written last: a folder without one is no run yet, and whoever was killed while
-making it can make it again.
+`run.sqlite` (calls and events) and `manifest.json` (versions, engine flags, seeds, executions), where the teacher is
+told of another run's failures `donor.json` (those), and nothing that cannot be derived from them. The manifest is
+written last: a folder without one is no run yet, and whoever was killed while making it can make it again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lbt_sim.donor import DONOR_FILE, Donor, load_donor, read_donor
 from lbt_sim.errors import InputError, Place, RunLocked
 from lbt_sim.events import Event
 from lbt_sim.ledger import LEDGER_FILE, Ledger, LedgerReader
@@ -32,6 +33,7 @@ __all__ = [
     "SCENARIO_FILE",
     "SERVER_LOGS",
     "RunFolder",
+    "claimed",
     "create_run",
     "discard_unstarted",
     "fork_run",
@@ -47,6 +49,7 @@ _LOCK_FILE = ".lock"
 _UNFINISHED = {
     _LOCK_FILE,
     SCENARIO_FILE,
+    DONOR_FILE,
     f"{MANIFEST_FILE}.part",
     *(LEDGER_FILE + tail for tail in ("", "-wal", "-shm", "-journal")),
 }
@@ -63,12 +66,14 @@ class RunFolder:
         prepared: Its scenario, from the folder alone.
         manifest: What was recorded about it.
         changed: Whether the scenario was changed just now, to be recorded when the run goes on.
+        donor: The other run, of whose failures the teacher is told (`feedback: shuffled`).
     """
 
     path: Path
     prepared: Prepared
     manifest: Mapping[str, Any]
     changed: bool = False
+    donor: Donor | None = None
 
 
 def create_run(
@@ -77,6 +82,7 @@ def create_run(
     *,
     forked: Mapping[str, Any] | None = None,
     fill: Callable[[Path], None] | None = None,
+    donor: Donor | None = None,
 ) -> RunFolder:
     """Makes the folder of a new run.
 
@@ -85,10 +91,13 @@ def create_run(
         out: The folder; without it, one in `runs/` with a name of its own.
         forked: For the manifest: from what, and from which round.
         fill: Puts into the folder what the run begins with.
+        donor: What is known of the scenario's donor already; without it, it is read now.
 
     Raises:
-        InputError: `out` holds something already, or cannot be written.
+        InputError: `out` holds something already, or cannot be written, or nothing can be had from the donor.
     """
+    if donor is None and (named := _donor_named(prepared)) is not None:
+        donor = read_donor(named, prepared.task.labels, prepared.loaded.place("method.revise.donor"))
     manifest: dict[str, Any] = {
         "lbt_sim": installed("lbt-sim"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -104,8 +113,10 @@ def create_run(
     if forked is not None:
         manifest["forked"] = dict(forked)
         name += f"-fork{forked['round']}"
+    if donor is not None:
+        manifest["donor"] = {"run": donor.run, "sha256": donor.digest}
     try:
-        path = _claimed(Path("runs"), name) if out is None else out
+        path = claimed(Path("runs"), name) if out is None else out
         _refuse_taken(path)  # before anything is made in it
         path.mkdir(parents=True, exist_ok=True)
         with locked(path):
@@ -113,6 +124,8 @@ def create_run(
             _remove(path)
             try:
                 (path / SCENARIO_FILE).write_text(dump_resolved(prepared.loaded), encoding="utf-8")
+                if donor is not None:
+                    (path / DONOR_FILE).write_text(donor.as_text(), encoding="utf-8", errors="surrogatepass")
                 if fill is not None:
                     fill(path)
                 write_manifest(path, manifest)
@@ -125,7 +138,27 @@ def create_run(
             where=Place(str(error.filename or out)),
             remedy="With --out, name a folder that you may write to.",
         ) from error
-    return RunFolder(path, prepared, manifest)
+    return RunFolder(path, prepared, manifest, donor=donor)
+
+
+def _donor_named(prepared: Prepared) -> str | None:
+    revise = prepared.file.method.revise
+    return revise.donor if revise.feedback == "shuffled" else None
+
+
+def _kept_donor(path: Path, facts: Mapping[str, Any]) -> Donor:
+    """The donor's failures as the folder keeps them: the donor itself may be gone."""
+    try:
+        donor = load_donor((path / DONOR_FILE).read_text(encoding="utf-8", errors="surrogatepass"))
+        if donor.digest != facts["donor"]["sha256"]:
+            raise ValueError("it is not the one that the run was started with")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"what the run keeps of another run's failures cannot be used: {error}",
+            where=Place(str(path / DONOR_FILE)),
+            remedy="Put the file back as it was (its SHA-256 is in manifest.json), or start a new run.",
+        ) from error
+    return donor
 
 
 def _refuse_taken(path: Path) -> None:
@@ -203,9 +236,10 @@ def open_run(path: Path, *, sets: Sequence[str] = ()) -> RunFolder:
             remedy="Put the file back that the run was started with (its SHA-256 is in manifest.json), "
             "or start a new run.",
         )
+    donor = _kept_donor(path, facts) if _donor_named(prepared) is not None else None
     if sets:
         facts[RESUMED_WITH] = [*facts.get(RESUMED_WITH, ()), *sets]  # written when the run goes on
-    return RunFolder(path, prepared, facts, changed=bool(sets))
+    return RunFolder(path, prepared, facts, changed=bool(sets), donor=donor)
 
 
 def load_run_scenario(path: Path, *, sets: Sequence[str] = (), **changes: Any) -> LoadedScenario:
@@ -253,11 +287,13 @@ def fork_run(source: RunFolder, prepared: Prepared, from_round: int, out: Path |
             where=Place(key="task"),
             remedy="Start a new run with this task.",
         )
+    same_donor = source.donor is not None and source.donor.run == _donor_named(prepared)
     return create_run(
         prepared,
         out,
         forked={"from": str(source.path), "round": from_round},
         fill=lambda folder: _copy_rounds(source.path, folder, from_round),
+        donor=source.donor if same_donor else None,
     )
 
 
@@ -312,7 +348,7 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _claimed(parent: Path, name: str) -> Path:
+def claimed(parent: Path, name: str) -> Path:
     """`parent/name`, made; numbered where that is taken."""
     path, number = parent / name, 1
     while True:

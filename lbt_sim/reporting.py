@@ -80,6 +80,7 @@ def _problems(task: Task) -> dict[str, Any]:
         "items": [problem.id for problem in task.held_out],
         "questions": [problem.question for problem in task.held_out],
         "answers": [problem.answer for problem in task.held_out],
+        "families": [problem.family or "" for problem in task.held_out],
     }
 
 

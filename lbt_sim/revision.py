@@ -2,7 +2,8 @@
 
 `rewrite` is the paper's: the teacher reflects on a sample of failures, then writes the material anew. `choose`
 needs no writing: exemplars are exchanged for problems that the teacher picks, by number, from a menu led by the
-failures; a weak model can do it, and its reply cannot be malformed.
+failures; a weak model can do it, and its reply cannot be malformed. With no operator there are no candidates: a
+control.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ async def _first_material(room: Room, spec: M3Spec, index: int, ctx: Context) ->
 async def revise(room: Room, feedback: Feedback, spec: M3Spec, round_: int, ctx: Context) -> list[Candidate]:
     """New candidates from one material and what was said about it."""
     steps = []
-    if "rewrite" in spec.revise.operators or feedback.material.lecture is not None:
+    if "rewrite" in spec.revise.operators:
         steps.append(_rewritten(room, feedback, spec, round_, ctx))
     if "choose" in spec.revise.operators and feedback.material.lecture is None:
         steps.append(_chosen(room, feedback, spec, round_, ctx))
@@ -121,7 +122,7 @@ async def _rewritten(room: Room, feedback: Feedback, spec: M3Spec, round_: int, 
     material, revise_ = feedback.material, spec.revise
     shown = [_shown_failures(room, feedback, spec, round_, index, ctx) for index in range(revise_.reflections)]
     teachers = [_turn_of(room, index) for index in range(revise_.reflections)]
-    told = feedback.report if revise_.feedback == "failures" else ""
+    told = feedback.report if revise_.feedback != "none" else ""
     step = f"reflect/{material.id}"
     reflections = await together(
         _one(teacher, teacher.reflection(CallPath(round_, step, teacher.name, sample=index), material, values, told))
@@ -249,7 +250,7 @@ def _menu(room: Room, feedback: Feedback, exemplars: Sequence[Exemplar], spec: M
     teachable = {problem.question for problem in room.teachable}
     failed = [f.problem for f in feedback.failures if f.problem.question not in taken]
     failed = [p for p in failed if p.question in teachable or not room.guard.leaks(p.question)]
-    led = rng.sample(failed, min(len(failed), spec.revise.menu)) if spec.revise.feedback == "failures" else []
+    led = rng.sample(failed, min(len(failed), spec.revise.menu)) if spec.revise.feedback != "none" else []
     shown = {problem.question for problem in led} | taken
     rest = [problem for problem in room.teachable if problem.question not in shown]
     menu = led + rng.sample(rest, min(len(rest), spec.revise.menu - len(led)))

@@ -161,7 +161,7 @@ class Run:
         ctx.emit(_run_event(prepared))
         rows, start = _start_of(self.folder) if "forked" in self.folder.manifest else ([], None)
         file = prepared.file
-        async for row in m3(room, file.lesson, file.method, ctx, start):
+        async for row in m3(room, file.lesson, file.method, ctx, start, self.folder.donor):
             rows.append(row)
         return rows
 
@@ -380,7 +380,10 @@ def _run_event(prepared: Prepared) -> Event:
                 "name": seat.name,
                 "role": seat.role,
                 "model": seat.model,
+                "engine": file.models[seat.model].engine,
                 "persona": seat.persona.title if seat.persona else None,
+                **({"mind": seat.traits.mind} if seat.traits.mind else {}),
+                **({"knowledge": seat.knowledge.model_dump()} if seat.knowledge else {}),
             }
             for seat in prepared.seats
         ],

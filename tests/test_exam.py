@@ -316,3 +316,11 @@ async def test_what_the_students_were_shown_is_not_asked(tmp_path: Path) -> None
             exam = await set_exam(here.room, spec, 1, here.ctx, beam)
             assert len(exam.problems) == everything - 4
             assert not {p.id for p in exam.problems} & {p.id for p in shown}
+
+
+async def test_a_problem_of_no_known_kind_says_so(tmp_path: Path) -> None:
+    train = tuple(replace(problem, family=None) for problem in problems("t", 6))
+    async with seated(tmp_path, silent, task=small_task(train=6, held_out=8)) as here:
+        room = replace(here.room, task=replace(here.room.task, train=train))
+        await set_exam(room, ExamSpec(problems=3), 1, here.ctx)
+        assert here.of_kind("exam")[0].data["families"] == [""] * 3

@@ -24,7 +24,7 @@ LAYERS: list[list[str]] = [
     ["scenario"],
     ["classroom", "parsing"],
     ["roles"],
-    ["lesson", "exam", "feedback", "revision", "selection", "reporting"],
+    ["lesson", "exam", "feedback", "donor", "revision", "selection", "reporting"],
     ["methods", "setup"],
     ["preview", "check_file", "executions", "folders", "runs", "transcript", "workspace"],
     ["determinism", "doctor"],

@@ -15,7 +15,7 @@ from lbt_sim.roles.agent import ClassroomAgent
 from lbt_sim.roles.room import Context, Room
 from lbt_sim.roles.values import Material, Notes
 from lbt_sim.scenario.schema import LessonSpec, M3Spec, SelectSpec
-from lbt_sim.selection import Scored, Scorer, Selection, select
+from lbt_sim.selection import Scored, Scorer, Selection, keep_all, select
 from lbt_sim.tasks.base import Problem, Task
 
 __all__ = ["respondents", "scorer", "scoring_pool", "select_beam", "set_aside"]
@@ -30,7 +30,12 @@ async def select_beam(
     round_: int,
     ctx: Context,
 ) -> Selection:
-    """The best of the candidates, scored on problems that none of them shows; `reserve` scores the winner anew."""
+    """The best of the candidates, scored on problems that none of them shows; `reserve` scores the winner anew.
+
+    Where nothing is revised nothing is scored: the beam stays, in its order.
+    """
+    if not spec.revise.operators:
+        return keep_all(candidates, spec.select, round_, ctx)
     pool, kept = scoring_pool(room, candidates), not_shown(reserve, candidates)
     return await select(
         candidates,

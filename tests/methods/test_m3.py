@@ -196,3 +196,80 @@ async def test_a_fork_begins_after_its_start(tmp_path: Path) -> None:
         assert [row["round"] for row in rows] == [2, 3]
         assert {request.path.round for request in here.model.requests} == {2, 3}
         assert json.dumps(rows)
+
+
+@pytest.mark.parametrize("revise", ["none", []])
+async def test_without_revision_the_class_is_examined_and_the_material_stays(tmp_path: Path, revise: Any) -> None:
+    result, calls, events = await execute(tmp_path, method={**SMALL, "revise": revise})
+    rows = result["rounds"]
+    assert [row["round"] for row in rows] == [0, 1, 2]
+    assert len({row["material"] for row in rows}) == 1
+    assert rows[1]["teacher"] == rows[2]["teacher"] == rows[0]["teacher"]
+    assert {call.step.split("/")[0] for call in calls} == {"exam", "report"}
+    for round_ in (1, 2):
+        assert by_step(calls, round_) == {"exam": 12, "report": 10}
+    assert [e.data["answers"] for e in events if e.kind == "selection"] == [0, 0]
+    assert not [event for event in events if event.kind == "candidate"]
+    exams = [tuple(event.data["items"]) for event in events if event.kind == "exam"]
+    assert exams[0] != exams[1]
+    assert rows[1]["train"] == {"n": 0, "score": None, "rescored": None}
+
+
+async def test_a_lecture_can_stay_as_it_is(tmp_path: Path) -> None:
+    result, calls, _ = await execute(tmp_path, method={**SMALL, "material": "lecture", "revise": "none"})
+    assert len({row["material"] for row in result["rounds"]}) == 1
+    assert {call.purpose for call in calls} == {"write", "answer"}
+
+
+async def test_a_fork_without_revision_keeps_its_beam_in_order(tmp_path: Path) -> None:
+    spec = M3Spec.model_validate({**SMALL, "revise": "none"})
+    beam = (material(prefix="x"), material(prefix="y"))
+    async with seated(tmp_path, lambda request: "yes") as here:
+        rows = [row async for row in m3(here.room, LessonSpec(), spec, here.ctx, Start(0, beam))]
+        assert [row["material"] for row in rows] == [beam[0].id] * 2
+        assert [e.data["beam"] for e in here.of_kind("selection")] == [[one.id for one in beam]] * 2
+        assert not [request for request in here.model.requests if request.path.step.startswith("select")]
+
+
+CLONES = [{"name": name, "persona": "guesser", "traits": {"mind": "one"}} for name in ("ann", "bob", "cyd")]
+
+
+async def test_seats_of_one_mind_are_exact_copies_and_pay_once(tmp_path: Path) -> None:
+    _, calls, events = await execute(below(tmp_path, "clones"), cast={"students": CLONES})
+    assert _answers(events)
+    assert all(len({*given}) == 1 for given in _answers(events))
+    exams = [call for call in calls if call.step.startswith("exam/")]
+    assert sum(not call.shared for call in exams) * 3 <= len(exams)
+    seats = next(event.data["seats"] for event in events if event.kind == "run")
+    assert [seat.get("mind") for seat in seats] == [None, "one", "one", "one", None]
+    alone = [{key: value for key, value in seat.items() if key != "traits"} for seat in CLONES]
+    _, _, events = await execute(below(tmp_path, "alone"), cast={"students": alone})
+    assert any(len({*given}) > 1 for given in _answers(events)), "without it each has slips and words of its own"
+
+
+def _answers(events: list[Event]) -> list[list[tuple[str, ...]]]:
+    """For each exam the students' answers."""
+    found: dict[tuple[int, str], list[tuple[str, ...]]] = {}
+    for event in events:
+        if event.kind == "grades":
+            found.setdefault((event.data["round"], event.data["material"]), []).append(tuple(event.data["answers"]))
+    return list(found.values())
+
+
+async def test_who_knows_less_is_told_of_in_the_run(tmp_path: Path) -> None:
+    cast = {"students": [{"name": "ann"}, {"name": "bob", "knowledge": {"share": 0.5, "without": ["irony"]}}]}
+    _, _, events = await execute(tmp_path, cast=cast)
+    seats = {seat["name"]: seat for event in events if event.kind == "run" for seat in event.data["seats"]}
+    assert "knowledge" not in seats["ann"]
+    assert seats["bob"]["knowledge"] == {"share": 0.5, "without": ["irony"]}
+    assert {seat["engine"] for seat in seats.values()} == {"simulated"}
+
+
+async def test_exams_and_reports_say_what_kind_each_problem_is(tmp_path: Path) -> None:
+    _, _, events = await execute(tmp_path)
+    task = prepared(below(tmp_path, "again"), **SIMULATED).task
+    families = {problem.id: problem.family for problem in (*task.train, *task.held_out)}
+    told = [event.data for event in events if event.kind in ("exam", "held_out")]
+    assert len(told) == 3
+    assert all(data["families"] == [families[id_] for id_ in data["items"]] for data in told)
+    assert {"negation", "plain"} <= {family for data in told for family in data["families"]}

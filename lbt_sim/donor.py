@@ -19,6 +19,7 @@ from lbt_sim.events import Event
 from lbt_sim.feedback import Failure, OtherClass
 from lbt_sim.ledger import LedgerReader
 from lbt_sim.roles.room import Room
+from lbt_sim.scenario.schema import ReviseSpec
 from lbt_sim.tasks.base import Problem
 from lbt_sim.tasks.split import bare
 
@@ -85,14 +86,6 @@ def read_donor(folder: str, labels: Sequence[str], where: Place | None = None) -
         raise ScenarioError(
             f"no failures can be had from '{folder}': {error.what}", where=where, remedy=remedy
         ) from error
-    theirs = [label for event in events if event.kind == "run" for label in event.data["task"]["labels"]]
-    if theirs != list(labels):
-        raise ScenarioError(
-            f"the task of '{folder}' has other labels ({', '.join(theirs) or 'none'}) than this one's",
-            where=where,
-            valid=labels,
-            remedy="Name a run of the same task: its failures are to be taught here.",
-        )
     finished = sorted({int(event.data["round"]) for event in events if event.kind == "report"} - {0})
     rounds = tuple(classes for round_ in finished if (classes := _classes(folder, round_, events)))
     if not rounds:
@@ -100,6 +93,14 @@ def read_donor(folder: str, labels: Sequence[str], where: Place | None = None) -
             f"'{folder}' has not finished its round 1, so that nobody there has failed anything yet",
             where=where,
             remedy=f"Go on with it (lbt-sim resume {folder}), or name another run.",
+        )
+    theirs = [label for event in events if event.kind == "run" for label in event.data["task"]["labels"]]
+    if theirs != list(labels):
+        raise ScenarioError(
+            f"the task of '{folder}' has other labels ({', '.join(theirs) or 'none'}) than this one's",
+            where=where,
+            valid=labels,
+            remedy="Name a run of the same task: its failures are to be taught here.",
         )
     return Donor(folder, rounds)
 
@@ -120,17 +121,26 @@ def load_donor(text: str) -> Donor:
         raise ValueError(f"it is not what lbt-sim writes ({type(error).__name__}: {error})") from error
 
 
-def suited(donor: Donor, room: Room, reserve: Sequence[Problem]) -> Donor:
-    """The donor's failures as they may be told and offered in this room.
+def suited(donor: Donor | None, spec: ReviseSpec, room: Room, reserve: Sequence[Problem]) -> Donor | None:
+    """The donor's failures as they may be told and offered in this room; None where it is told of its own.
 
     A problem that is held out here, or nearly, is left out, wherever it stands; so is one that is set aside for scoring
     winners anew. One that is a train problem here is that one, with its rationale and its family.
 
     Args:
         donor: What was read.
+        spec: Says whose failures are told.
         room: The room, without the problems that are set aside.
         reserve: Those.
+
+    Raises:
+        ValueError: Another run's failures are to be told, and there are none: silently telling its own would give a
+            control that is none.
     """
+    if spec.feedback != "shuffled":
+        return None
+    if donor is None:
+        raise ValueError("`feedback: shuffled` needs a donor")
     own = {bare(problem.question): problem for problem in room.task.train}
     kept = {bare(problem.question) for problem in reserve}
 

@@ -233,11 +233,27 @@ async def select(
     return Selection(chosen, tuple(standings), spec.metric, spent, rescored)
 
 
-def keep_all(beam: Sequence[Material], spec: SelectSpec, round_: int, ctx: Context) -> Selection:
-    """The selection of a round in which nothing is revised: the beam as it was, and nobody asked."""
-    standings = [Standing(material) for material in beam]
-    _report(standings, beam, spec, (round_, 0, None), ctx)
-    return Selection(tuple(beam), tuple(standings), spec.metric, 0, None)
+async def keep_all(
+    beam: Sequence[Material],
+    pool: Sequence[Problem],
+    scorer: Scorer,
+    spec: SelectSpec,
+    round_: int,
+    ctx: Context,
+    *,
+    width: int = 1,
+) -> Selection:
+    """The selection of a round in which nothing is revised: the beam as it was, in its order.
+
+    Nobody is asked, but where all of the budget has to be spent: that is answered with the first of the beam, and
+    changes nothing. Arguments as for `select`.
+    """
+    standings, spent = [Standing(material) for material in beam], 0
+    if spec.spend == "all":
+        order = ctx.seeds.at("select", round_).rng().sample(pool, len(pool))
+        spent = width * await _spend_rest(standings[0], order, scorer, spec.budget // width, round_, ctx)
+    _report(standings, beam, spec, (round_, spent, None), ctx)
+    return Selection(tuple(beam), tuple(standings), spec.metric, spent, None)
 
 
 async def _answer(standings: Sequence[Standing], problems: Sequence[Problem], scorer: Scorer) -> None:

@@ -186,7 +186,7 @@ def _check_settings(prepared: Prepared) -> None:
             method.revise.feedback != "shuffled" and method.revise.donor is not None,
             "method.revise.donor",
             f"another run's failures are named, and the feedback is `{method.revise.feedback}`",
-            "Use `method.revise.feedback: shuffled`, or leave the donor out.",
+            "Use `method.revise.feedback: shuffled`, or leave the donor out (`--set method.revise.donor=null`).",
         ),
         (
             method.revise.feedback != "failures" and not method.revise.operators,

@@ -22,7 +22,7 @@ from lbt_sim.feedback import Failure, OtherClass
 from lbt_sim.ledger import LedgerReader
 from lbt_sim.methods.m3 import m3
 from lbt_sim.models.base import ChatRequest
-from lbt_sim.scenario.schema import LessonSpec, M3Spec
+from lbt_sim.scenario.schema import LessonSpec, M3Spec, ReviseSpec
 from lbt_sim.tasks.base import Problem, Task
 
 SCENARIO = yaml.safe_load(SMALL)
@@ -159,6 +159,35 @@ def test_a_shuffled_run_asks_for_as_much_and_is_told_of_the_others(workspace: Pa
     assert not any("told" in data for data in own)
 
 
+def test_over_all_rounds_as_much_is_asked_for_each_purpose(workspace: Path) -> None:
+    revise = "{operators: [rewrite], reflections: 3, feedback: %s, donor: %s}"
+    for out, feedback, donor in (("own", "failures", "null"), ("run", "shuffled", "other")):
+        said = run("--set", f"method.revise={revise % (feedback, donor)}", "--set", "method.select.rescore=0", out=out)
+        assert said.status == 0, said.err
+    own, told = (
+        {key: count for key, count in purposes(folder).items() if key[1] in ("exam", "reflect", "rewrite", "repair")}
+        for folder in ("own", "run")
+    )
+    assert own == told
+    assert {purpose for _, _, purpose in own} == {"answer", "reflect", "rewrite"}
+    assert {round_ for round_, _, _ in own} == {1, 2, 3}
+
+
+def test_a_fork_may_be_told_of_its_own_again(workspace: Path) -> None:
+    assert run(*SHUFFLED).status == 0
+    back = ("--set", "method.revise.feedback=failures")
+    refused = lbt_sim("fork", "run", "--from-round", 2, "--out", "forked", "-q", *back)
+    assert refused.status == 2
+    assert "method.revise.donor=null" in refused.err
+    said = lbt_sim(
+        "fork", "run", "--from-round", 2, "--out", "forked", "-q", *back, "--set", "method.revise.donor=null"
+    )
+    assert said.status == 0, said.err
+    assert not (workspace / "forked" / DONOR_FILE).exists()
+    told = {event.data["round"]: "told" in event.data for event in events("forked", "feedback")}
+    assert told == {1: True, 2: False, 3: False}
+
+
 def test_a_run_goes_on_is_replayed_and_forked_without_the_donor(workspace: Path) -> None:
     whole = run(*SHUFFLED, out="whole")
     stopped = run(*SHUFFLED, "--set", "budget.calls=100")
@@ -204,7 +233,9 @@ def other(*problems: Problem, report: str = "Exam of 9 problems.", given: str = 
 
 async def fitted(folder: Path, donor: Donor, task: Task = TASK, reserve: tuple[Problem, ...] = ()) -> OtherClass:
     async with seated(folder, lambda request: "yes", task=task) as here:
-        return suited(donor, here.room, reserve).at(1, 0)
+        found = suited(donor, ReviseSpec(feedback="shuffled"), here.room, reserve)
+        assert found is not None
+        return found.at(1, 0)
 
 
 async def test_a_problem_that_is_held_out_here_is_never_told(tmp_path: Path) -> None:
@@ -228,6 +259,13 @@ async def test_an_open_answer_does_not_tell_a_held_out_problem(tmp_path: Path) -
     problems = (Problem("t1", "one", f"as in {HELD.question}"), Problem("t2", "two", "right"))
     told = await fitted(tmp_path, other(*problems, given=f"I think of {HELD.question}"), task)
     assert [(f.problem.question, f.given) for f in told.failures] == [("two", (("zoe", None),))]
+
+
+async def test_no_control_is_silently_none(tmp_path: Path) -> None:
+    async with seated(tmp_path, lambda request: "yes", task=TASK) as here:
+        with pytest.raises(ValueError, match="needs a donor"):
+            suited(None, ReviseSpec(feedback="shuffled"), here.room, ())
+        assert suited(other(TASK.train[0]), ReviseSpec(), here.room, ()) is None
 
 
 async def test_what_is_set_aside_is_not_told(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ async def m3(
         donor: Another run, of whose failures the teacher is told instead of its own class's (a control).
     """
     room, reserve = set_aside(room, spec.select, spec.exam.ids, ctx)
-    donor = suited(donor, room, reserve) if donor is not None else None
+    donor = suited(donor, spec.revise, room, reserve)
     if start is None:
         start = Start(0, await first_beam(room, spec, ctx))
         yield await report_round(room, 0, start.beam[0], ctx)

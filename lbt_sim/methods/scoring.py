@@ -34,20 +34,11 @@ async def select_beam(
 
     Where nothing is revised nothing is scored: the beam stays, in its order.
     """
-    if not spec.revise.operators:
-        return keep_all(candidates, spec.select, round_, ctx)
     pool, kept = scoring_pool(room, candidates), not_shown(reserve, candidates)
-    return await select(
-        candidates,
-        pool,
-        scorer(room, lesson, spec.select, round_, ctx, [*pool, *kept]),
-        spec.select,
-        spec.beam,
-        round_,
-        ctx,
-        width=respondents(room, spec.select),
-        reserve=kept,
-    )
+    score, width = scorer(room, lesson, spec.select, round_, ctx, [*pool, *kept]), respondents(room, spec.select)
+    if not spec.revise.operators:
+        return await keep_all(candidates, pool, score, spec.select, round_, ctx, width=width)
+    return await select(candidates, pool, score, spec.select, spec.beam, round_, ctx, width=width, reserve=kept)
 
 
 def set_aside(room: Room, spec: SelectSpec, spared: Sequence[str], ctx: Context) -> tuple[Room, list[Problem]]:

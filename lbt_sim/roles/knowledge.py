@@ -61,7 +61,7 @@ class Knowledge:
             if family in self.spec.without:
                 return False
         # Drawn alike whatever the share: who keeps less keeps a part of what it would keep otherwise.
-        return self.seeds.at("knowledge", self.who, words).rng().random() < self.spec.share
+        return self.seeds.at("knowledge", self.who, words).number() < self.spec.share * 2**31
 
     def of(self, heard: Iterable[Utterance], taught: Sequence[Exemplar]) -> tuple[Utterance, ...]:
         """What was heard, without what does not stay.

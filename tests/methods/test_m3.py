@@ -215,6 +215,15 @@ async def test_without_revision_the_class_is_examined_and_the_material_stays(tmp
     assert rows[1]["train"] == {"n": 0, "score": None, "rescored": None}
 
 
+async def test_without_revision_a_budget_that_must_be_spent_is_spent_for_nothing(tmp_path: Path) -> None:
+    method = {**SMALL, "revise": "none", "select": {"budget": 11, "spend": "all"}}
+    result, calls, events = await execute(tmp_path, method=method)
+    assert [by_step(calls, round_)["select"] for round_ in (1, 2)] == [11, 11]
+    assert [e.data["answers"] for e in events if e.kind == "selection"] == [11, 11]
+    assert len({row["material"] for row in result["rounds"]}) == 1
+    assert result["rounds"][2]["train"] == {"n": 0, "score": None, "rescored": None}
+
+
 async def test_a_lecture_can_stay_as_it_is(tmp_path: Path) -> None:
     result, calls, _ = await execute(tmp_path, method={**SMALL, "material": "lecture", "revise": "none"})
     assert len({row["material"] for row in result["rounds"]}) == 1

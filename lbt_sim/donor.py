@@ -125,7 +125,8 @@ def suited(donor: Donor | None, spec: ReviseSpec, room: Room, reserve: Sequence[
     """The donor's failures as they may be told and offered in this room; None where it is told of its own.
 
     A problem that is held out here, or nearly, is left out, wherever it stands; so is one that is set aside for scoring
-    winners anew. One that is a train problem here is that one, with its rationale and its family.
+    winners anew. In its place comes the next failure of the donor's following rounds, so that as many are told, as long
+    as there are others. One that is a train problem here is that one, with its rationale and its family.
 
     Args:
         donor: What was read.
@@ -155,7 +156,24 @@ def suited(donor: Donor | None, spec: ReviseSpec, room: Room, reserve: Sequence[
                 told.append(Failure(problem, tuple((who, _harmless(room, said)) for who, said in failure.given)))
         return replace(other, failures=tuple(told), report=_report(room, other.report, refused))
 
-    return replace(donor, rounds=tuple(tuple(map(here, classes)) for classes in donor.rounds))
+    fitted = replace(donor, rounds=tuple(tuple(map(here, classes)) for classes in donor.rounds))
+    return replace(
+        fitted,
+        rounds=tuple(
+            tuple(_filled(fitted, number, place, len(one.failures)) for place, one in enumerate(classes))
+            for number, classes in enumerate(donor.rounds, 1)
+        ),
+    )
+
+
+def _filled(donor: Donor, number: int, place: int, count: int) -> OtherClass:
+    """What is told of the donor's `number`-th round, filled up to `count` failures from its rounds after that."""
+    told = {bare(failure.problem.question): failure for failure in donor.at(number, place).failures}
+    for later in range(1, len(donor.rounds)):
+        for failure in donor.at(number + later, place).failures:
+            if len(told) < count:
+                told.setdefault(bare(failure.problem.question), failure)
+    return replace(donor.at(number, place), failures=tuple(told.values()))
 
 
 def _gives_away(room: Room, problem: Problem) -> bool:

@@ -159,6 +159,15 @@ def test_a_shuffled_run_asks_for_as_much_and_is_told_of_the_others(workspace: Pa
     assert not any("told" in data for data in own)
 
 
+def test_show_says_what_the_teacher_was_told_instead(workspace: Path) -> None:
+    assert run(*SHUFFLED).status == 0
+    theirs = next(e.data for e in events("other", "feedback") if e.data["round"] == 1)
+    told = next(e.data["told"]["failures"] for e in events("run", "feedback") if e.data["round"] == 1)
+    shown = " ".join(lbt_sim("show", "run", "--round", 1).out.split())
+    what = f"(other, round 1, {theirs['material']}: {len(told)} failures):"
+    assert f"The teacher was told of another class instead {what} {' '.join(theirs['text'].split())[:60]}" in shown
+
+
 def test_over_all_rounds_as_much_is_asked_for_each_purpose(workspace: Path) -> None:
     revise = "{operators: [rewrite], reflections: 3, feedback: %s, donor: %s}"
     for out, feedback, donor in (("own", "failures", "null"), ("run", "shuffled", "other")):
@@ -271,6 +280,19 @@ async def test_no_control_is_silently_none(tmp_path: Path) -> None:
 async def test_what_is_set_aside_is_not_told(tmp_path: Path) -> None:
     told = await fitted(tmp_path, other(*TASK.train[:3]), reserve=(TASK.train[1],))
     assert [failure.problem for failure in told.failures] == [TASK.train[0], TASK.train[2]]
+
+
+async def test_as_many_failures_are_told_as_there_were_while_there_are_others(tmp_path: Path) -> None:
+    one, two, three, four = (Failure(problem, (("zoe", "no"),)) for problem in TASK.train[:4])
+    rounds = tuple(
+        (OtherClass("elsewhere", number, "m1", failures, ""),)
+        for number, failures in enumerate([(one, two, three), (one, two, four), (two,)], 1)
+    )
+    async with seated(tmp_path, lambda request: "yes", task=TASK) as here:
+        found = suited(Donor("elsewhere", rounds), ReviseSpec(feedback="shuffled"), here.room, TASK.train[1:2])
+    assert found is not None
+    told = [[failure.problem.id for failure in found.at(round_, 0).failures] for round_ in (1, 2, 3)]
+    assert told == [["t0", "t2", "t3"], ["t0", "t3", "t2"], ["t0"]]
 
 
 async def test_a_train_problem_is_this_runs_own_and_another_gets_a_name_of_its_own(tmp_path: Path) -> None:

@@ -184,7 +184,15 @@ def _who(page: Page, sat: Sequence[Data], at: int) -> Text:
 
 def _feedback(page: Page, material: str, data: Data, lines: int | None) -> None:
     _section(page, "feedback", f"on {material}: {plural(len(data['failures']), 'failure')}")
-    text = str(data["text"])
+    _report(page, str(data["text"]), lines)
+    if told := data.get("told"):
+        failures = plural(len(told["failures"]), "failure")
+        what = f"{told['run']}, round {told['round']}, {told['material']}: {failures}"
+        page.out(page.prose(f"The teacher was told of another class instead ({what}):"), indent=2)
+        _report(page, str(told["text"]), lines)
+
+
+def _report(page: Page, text: str, lines: int | None) -> None:
     if lines is not None:
         kept = [line for line in text[:2000].splitlines() if line.strip()]
         text = "\n".join(page.look.cut(line, page.width - 6) for line in kept[:lines])

@@ -15,6 +15,7 @@ from lbt_sim.cli import (
     models,
     prompts,
     replay,
+    report,
     resume,
     run,
     schema,
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (run, study, resume, replay, fork, show, validate, prompts, classroom, schema, init, doctor):
+for command in (run, study, resume, replay, fork, show, report, validate, prompts, classroom, schema, init, doctor):
     name = command.__name__.rsplit(".", 1)[-1]
     app.command(name)(getattr(command, name))
 app.add_typer(models.app, name="models")

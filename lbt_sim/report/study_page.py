@@ -1,0 +1,333 @@
+"""Everything that the report of a study says, as values: HTML and Markdown are made from the same."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lbt_sim.manifest import MANIFEST_FILE
+from lbt_sim.report.charts import Curve, look
+from lbt_sim.report.exam import ShareGrid, share_grid
+from lbt_sim.report.exemplars import Credits
+from lbt_sim.report.forest import Forest, forest
+from lbt_sim.report.run_page import Figure, Series, versions
+from lbt_sim.report.sample import Exemplary, Room, Sample, exemplary, sample
+from lbt_sim.report.text import cut, interval_text, of_how_many, p_text, points, readable
+from lbt_sim.stats import Estimate
+from lbt_sim.study.analysis import Analysis, ConditionRow, Dose, MixedModel
+from lbt_sim.study.results import StudyResults
+
+__all__ = ["Cost", "DosePlot", "FailedRun", "StudyPage", "study_page"]
+
+_COLOURED = 8
+"""Of more conditions only those of the main comparison are drawn with their bands in the common chart."""
+_CURVES = 24
+_FAILED = 40
+_GRIDS = 24
+_COUNTS = {
+    "answers": "answers in all",
+    "exam_answers": "exam answers",
+    "select_answers": "to select",
+    "report_answers": "held out",
+    "calls": "calls asked for",
+    "failed": "gave up",
+    "prompt_tokens": "prompt tokens",
+    "generated_tokens": "generated tokens",
+    "completion_tokens": "completion tokens",
+}
+"""Counts that do not hang on who paid: the same each time. Who paid (`made`, `shared`) stands with the times."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRun:
+    """A run that stopped."""
+
+    condition: str
+    seed: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A condition's mean counts of a run, in the order of the table's columns."""
+
+    condition: str
+    runs: int
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DosePlot:
+    """Gain against one measure of diversity.
+
+    Attributes:
+        measure: Its name.
+        about: What it is.
+        groups: (look, points) of each condition that has any.
+        names: The conditions' names, in the same order.
+        slope: Gain for one unit.
+        words: The slope with its interval, in words.
+        points: How many runs.
+    """
+
+    measure: str
+    about: str
+    groups: tuple[tuple[Any, tuple[tuple[float, float], ...]], ...]
+    names: tuple[str, ...]
+    slope: Estimate | None
+    words: str
+    points: int
+
+
+@dataclass(frozen=True)
+class StudyPage:
+    """The report of a study; the templates say in which order."""
+
+    name: str
+    title: str
+    description: str
+    answer: str
+    facts: tuple[str, ...]
+    unfinished: str
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    series: tuple[Series, ...]
+    more_series: int
+    curve_rows: tuple[tuple[str, int, Estimate, Mapping[str, int]], ...]
+    conditions: tuple[ConditionRow, ...]
+    titles: Mapping[str, str]
+    forest: Forest | None
+    doses: tuple[DosePlot, ...]
+    dose_legend: tuple[Series, ...]
+    model: MixedModel | None
+    shares: tuple[ShareGrid, ...]
+    more_shares: int
+    exemplary: Exemplary | None
+    rooms: tuple[Room, ...]
+    credits: Credits | None
+    sampled: Sample
+    failed: tuple[FailedRun, ...]
+    failed_in_all: int
+    cost_heads: tuple[str, ...]
+    costs: tuple[Cost, ...]
+    command: str
+    commands: tuple[tuple[str, str], ...]
+    made_with: tuple[tuple[str, str], ...]
+    times: tuple[tuple[str, str], ...]
+
+
+def study_page(results: StudyResults, analysis: Analysis) -> StudyPage:
+    """What there is to say, of a study that is finished or not."""
+    series, more = _series(results, analysis)
+    sampled = sample(results)
+    shares = [
+        grid
+        for one in results.conditions[:_GRIDS]
+        if (grid := share_grid(one.name, (r for (name, _), r in results.runs.items() if name == one.name)))
+    ]
+    failed = [run for run in results.runs.values() if run.status == "failed"]
+    doses = tuple(_dose(results, dose) for dose in analysis.doses)
+    return StudyPage(
+        name=results.name,
+        title=results.title or results.name,
+        description=results.description,
+        answer=analysis.answer,
+        facts=tuple(_facts(results)),
+        unfinished=_unfinished(results),
+        warnings=analysis.warnings,
+        notes=results.notes,
+        figures=tuple(_figures(results, analysis)),
+        series=series,
+        more_series=more,
+        curve_rows=tuple((p.condition, p.round, p.score, p.outcomes) for p in analysis.curves),
+        conditions=analysis.conditions,
+        titles={one.name: one.title for one in results.conditions},
+        forest=forest(analysis.comparisons),
+        doses=doses,
+        dose_legend=_legend(results, doses),
+        model=analysis.model,
+        shares=tuple(shares),
+        more_shares=max(0, len(results.conditions) - _GRIDS),
+        exemplary=exemplary(results),
+        rooms=sampled.rooms,
+        credits=sampled.credits,
+        sampled=sampled,
+        failed=tuple(FailedRun(run.condition, run.seed, cut(run.error or "", 300)) for run in failed[:_FAILED]),
+        failed_in_all=len(failed),
+        cost_heads=tuple(_COUNTS.values()),
+        costs=tuple(_cost(row) for row in analysis.conditions if row.counts),
+        command=_command(results),
+        commands=_commands(results),
+        made_with=tuple(_made_with(results)),
+        times=tuple(_times(results)),
+    )
+
+
+def _facts(results: StudyResults) -> list[str]:
+    planned = len(results.conditions) * len(results.seeds)
+    score = {"last": "after the last round", "area": "the mean of all rounds from 1 on"}[results.outcome]
+    return [
+        f"{len(results.conditions)} conditions × {len(results.seeds)} seeds = {planned:,} runs",
+        f"score: held-out {results.metric}, {score}",
+    ]
+
+
+def _unfinished(results: StudyResults) -> str:
+    planned = len(results.conditions) * len(results.seeds)
+    missing = planned - len(results.runs)
+    if not missing:
+        return ""
+    return (
+        f"This study is not finished: {missing:,} of {planned:,} runs are missing. What follows is made from those "
+        f"that are there; lbt-sim resume {results.folder.resolve().name} goes on with it."
+    )
+
+
+def _figures(results: StudyResults, analysis: Analysis) -> list[Figure]:
+    """The main comparison, and both its sides."""
+    if not analysis.comparisons:
+        return []
+    main = analysis.comparisons[0]
+    rows = []
+    by_name = {row.condition: row for row in analysis.conditions}
+    for name in (main.a, main.b):
+        end = by_name[name].end if name in by_name else None
+        if end is not None:
+            rows.append(Figure(cut(name, 40), readable(end.value), _interval(end)))
+    if main.difference is not None:
+        found = main.difference
+        rows.append(Figure("Difference, in points", points(found.value), _interval(found, in_points=True)))
+    if main.detectable is not None:
+        told = f"at 80 % power, 5 %, uncorrected; {main.pairs:,} pairs of runs"
+        rows.append(Figure("Smallest it could find", points(main.detectable, signed=False), told))
+    return rows
+
+
+def _interval(found: Estimate, *, in_points: bool = False) -> str:
+    told = interval_text(found.low, found.high, in_points=in_points)
+    level = f"{100 * found.level:.0f} % interval" if found.low is not None else ""
+    return f"{level} {told}; {of_how_many(found)}; {found.method}".strip()
+
+
+def _series(results: StudyResults, analysis: Analysis) -> tuple[tuple[Series, ...], int]:
+    """A curve for each condition, in order; those that are not compared first are quiet where there are many."""
+    main = set(results.comparisons[0]) if results.comparisons else set()
+    names = [one.name for one in results.conditions]
+    if len(names) > _CURVES:  # the main ones are drawn in any case
+        names = sorted(names, key=lambda name: name not in main)[:_CURVES]
+        names.sort(key=[one.name for one in results.conditions].index)
+    quiet = bool(main) and len(names) > 3
+    found = []
+    for number, one in enumerate(results.conditions):
+        points_ = tuple(
+            (p.round, p.score.value, p.score.low, p.score.high) for p in analysis.curves if p.condition == one.name
+        )
+        if one.name in names and points_:
+            curve = Curve(look(number), points_, quiet=quiet and one.name not in main)
+            last = next(p.score for p in reversed(analysis.curves) if p.condition == one.name)
+            told = f"{readable(last.value)} ({interval_text(last.low, last.high)}, {of_how_many(last)})"
+            found.append(Series(one.name, curve, told))
+    return tuple(found), len(results.conditions) - len(names)
+
+
+def _dose(results: StudyResults, dose: Dose) -> DosePlot:
+    from lbt_sim.stats.diversity import MEASURES
+
+    by_name: dict[str, list[tuple[float, float]]] = {}
+    for condition, _, measure, gain in dose.points:
+        by_name.setdefault(condition, []).append((measure, gain))
+    numbers = {one.name: number for number, one in enumerate(results.conditions)}
+    names = [name for name in numbers if name in by_name]
+    return DosePlot(
+        measure=dose.measure,
+        about=MEASURES.get(dose.measure, ""),
+        groups=tuple((look(numbers[name]), tuple(by_name[name])) for name in names),
+        names=tuple(names),
+        slope=dose.slope,
+        words=_slope(dose),
+        points=len(dose.points),
+    )
+
+
+def _slope(dose: Dose) -> str:
+    """For a tenth of a unit: measures are shares and correlations, of which a whole unit hardly occurs."""
+    if dose.slope is None:
+        return "The measure does not vary: no slope."
+    tenth = [None if value is None else value / 10 for value in (dose.slope.value, dose.slope.low, dose.slope.high)]
+    p = "" if dose.p is None else f", p {'' if dose.p < 0.001 else '= '}{p_text(dose.p)}"
+    partial = "" if dose.correlation is None else f", partial correlation {readable(dose.correlation)}"
+    return (
+        f"{points(tenth[0])} points for 0.1 more (95 % interval {interval_text(tenth[1], tenth[2], in_points=True)}"
+        f"{p}{partial}; {of_how_many(dose.slope)}; {dose.slope.method})"
+    )
+
+
+def _legend(results: StudyResults, doses: Sequence[DosePlot]) -> tuple[Series, ...]:
+    there = {name for dose in doses for name in dose.names}
+    return tuple(
+        Series(one.name, Curve(look(number), ()))
+        for number, one in enumerate(results.conditions[:56])
+        if one.name in there
+    )
+
+
+def _cost(row: ConditionRow) -> Cost:
+    values = tuple(f"{row.counts[key]:,.0f}" if key in row.counts else "–" for key in _COUNTS)
+    return Cost(row.condition, row.done, values)
+
+
+# --- how it was made ----------------------------------------------------------------------------------------
+
+
+def _command(results: StudyResults) -> str:
+    said = results.facts.get("command")
+    if isinstance(said, (list, tuple)):
+        return shlex.join(map(str, said))
+    return str(said or "")
+
+
+def _commands(results: StudyResults) -> tuple[tuple[str, str], ...]:
+    name = results.folder.resolve().name
+    made = _command(results)
+    seed = next(iter(results.runs.values()), None)
+    rows = [("The command that made it", made)] if made else []
+    # Its runs are read from where they are; who resumes without them makes them all anew, from the same plan.
+    files = shlex.join([f"{name}/study.yaml", f"{name}/conditions", f"{name}/{MANIFEST_FILE}", "again/"])
+    rows.append(("The same plan again, every run anew", f"mkdir again && cp -r {files} && lbt-sim resume again"))
+    if seed is not None:
+        rows.append(("One of its runs, read", shlex.join(["lbt-sim", "show", f"{name}/{seed.folder}"])))
+    rows.append(("This report", shlex.join(["lbt-sim", "report", name])))
+    return tuple(rows)
+
+
+def _made_with(results: StudyResults) -> list[tuple[str, str]]:
+    seeds = [str(seed) for seed in results.seeds]
+    told = ", ".join(seeds[:40]) + (f" and {len(seeds) - 40:,} more" if len(seeds) > 40 else "")
+    rows = [("seeds", f"{len(seeds):,}: {told}"), *versions(results.facts)]
+    engines = results.facts.get("engines")
+    return [*rows, *([("engines", cut(str(engines), 2000))] if engines else [])]
+
+
+def _times(results: StudyResults) -> list[tuple[str, str]]:
+    """What hangs on when and by how many it was executed."""
+    rows = [("created", str(results.facts.get("created", "?")))]
+    executions = results.facts.get("executions")
+    listed = [one for one in executions if isinstance(one, Mapping)] if isinstance(executions, list) else []
+    for number, one in list(enumerate(listed, 1))[-40:]:
+        told = f"{one.get('began', '?')} to {one.get('ended', '?')}, {one.get('how', '?')}"
+        rows.append((f"execution {number}", f"{told}; {one.get('workers', '?')} workers ({one.get('executor', '?')})"))
+    total: Counter[str] = Counter()
+    for run in results.runs.values():
+        total.update({key: run.counts.get(key, 0) for key in ("calls", "made", "shared")})
+    rows.append(
+        (
+            "who paid",
+            f"of {total['calls']:,} calls asked for, {total['made']:,} were paid for and {total['shared']:,} had been "
+            "answered for another call or another run",
+        )
+    )
+    return rows

@@ -1,0 +1,122 @@
+"""Text and figures of a report: what comes from outside made safe and short, figures with their intervals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from lbt_sim.stats import Estimate, wilson_interval
+from lbt_sim.transcript.safe import plain_text
+
+__all__ = [
+    "BROKEN",
+    "LONGEST",
+    "OUTCOMES",
+    "as_html",
+    "as_markdown",
+    "broken",
+    "cut",
+    "fenced",
+    "interval_text",
+    "of_how_many",
+    "p_text",
+    "points",
+    "readable",
+    "share_interval",
+]
+
+LONGEST = 8_000
+"""Characters of any one text in a report; whoever wants more reads the run folder."""
+OUTCOMES = {"c": "correct", "w": "wrong", "i": "invalid", "t": "truncated", "f": "failed"}
+"""Letter -> outcome."""
+_NAME = 100
+"""What is cut shorter is a name."""
+BROKEN = ("invalid", "truncated", "failed")
+"""Outcomes that are neither right nor wrong."""
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
+_AUTOLINK = re.compile(r"(?i)\b(https?|ftp|mailto|javascript|data|vbscript)(:)|\b(www)(\.)")
+_LIST, _NUMBERED = re.compile(r"^(?=[-+]\s|[-+=]+\s*$)"), re.compile(r"^(\d+)(?=[.)](\s|$))")
+
+
+def cut(text: str, limit: int) -> str:
+    """The text's first `limit` characters; of a text that is no mere name also how many there are."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}…" if limit < _NAME else f"{text[:limit]} … ({len(text):,} characters in all)"
+
+
+def as_html(value: Any) -> Any:
+    """What a template prints: a text from outside without anything that hides or reorders; the rest as it is.
+
+    It is Jinja's `finalize`: no text can go round it. Escaping comes after it.
+    """
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return plain_text(cut(value, LONGEST))
+    return "" if value is None else value
+
+
+def as_markdown(value: Any) -> Any:
+    """As `as_html`, for Markdown: one line, with nothing in it that Markdown, or HTML in it, would act on."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        text = _MARKDOWN.sub(r"\\\1", plain_text(cut(value, LONGEST), newlines="fold"))
+        # Renderers make links of bare addresses too; an entity in the place of the colon looks the same and is none.
+        text = _AUTOLINK.sub(lambda m: (m[1] + "&#58;") if m[1] else (m[3] + "&#46;"), text)
+        return _NUMBERED.sub(r"\1\\", _LIST.sub(r"\\", text.strip()))
+    return "" if value is None else value
+
+
+def fenced(command: str) -> Markup:
+    """A command for a fenced block of Markdown: one line, and nothing in it that ends the fence."""
+    return Markup(plain_text(command, newlines="fold").replace("```", "'''"))  # noqa: S704 - a fence escapes nothing
+
+
+def readable(value: float | None, digits: int = 2) -> str:
+    """A score: `0.83`; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def points(value: float | None, *, signed: bool = True) -> str:
+    """A difference of scores in percentage points: `+2.1`."""
+    if value is None:
+        return "–"
+    text = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+    return text.replace("-", "−")
+
+
+def p_text(value: float | None) -> str:
+    """A p value: `0.034`, `< 0.001`."""
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def interval_text(low: float | None, high: float | None, *, in_points: bool = False, digits: int = 2) -> str:
+    """`0.72 to 0.91`, or in points `−0.4 to +4.6`; `no interval` where there is too little to say."""
+    if low is None or high is None:
+        return "no interval"
+    if in_points:
+        return f"{points(low)} to {points(high)}"
+    return f"{readable(low, digits)} to {readable(high, digits)}"
+
+
+def of_how_many(estimate: Estimate) -> str:
+    """What an estimate was computed from: `30 seeds, 200 problems`."""
+    seeds = f"{estimate.seeds:,} seed{'' if estimate.seeds == 1 else 's'}"
+    return f"{seeds}, {estimate.problems:,} problems" if estimate.problems else seeds
+
+
+def broken(outcomes: Mapping[str, Any]) -> str:
+    """What was neither right nor wrong: `2 invalid, 1 failed`; `none` where all could be graded."""
+    parts = [f"{int(outcomes[name]):,} {name}" for name in BROKEN if outcomes.get(name)]
+    return ", ".join(parts) or "none"
+
+
+def share_interval(letters: Sequence[str]) -> tuple[int, int, tuple[float, float] | None]:
+    """(correct, of how many, Wilson's 95 % interval); calls that gave up are nobody's mistake and are left out."""
+    joined = "".join(letters)
+    correct, n = joined.count("c"), len(joined) - joined.count("f")
+    return correct, n, wilson_interval(correct, n)

@@ -14,10 +14,12 @@ from rooms import LABELS, Seated, below, material, problems, prompt, rightly, se
 from lbt_sim.errors import CallsFailed
 from lbt_sim.exam import Exam, Sitting, examine, set_exam, sit
 from lbt_sim.grading.base import Grade
+from lbt_sim.ledger import LedgerReader
+from lbt_sim.lesson import teach
 from lbt_sim.models.base import CallPath, ChatRequest, Reply
 from lbt_sim.models.recorded import Limits
 from lbt_sim.roles.values import Material, Notes, Utterance
-from lbt_sim.scenario.schema import ExamSpec, SamplingSpec
+from lbt_sim.scenario.schema import ExamSpec, LessonSpec, SamplingSpec
 from lbt_sim.tasks.base import Exemplar, Problem
 
 PATH = CallPath(1, "exam/m", "")
@@ -324,3 +326,18 @@ async def test_a_problem_of_no_known_kind_says_so(tmp_path: Path) -> None:
         room = replace(here.room, task=replace(here.room.task, train=train))
         await set_exam(room, ExamSpec(problems=3), 1, here.ctx)
         assert here.of_kind("exam")[0].data["families"] == [""] * 3
+
+
+async def test_seats_of_one_agent_and_persona_that_heard_the_same_are_sent_the_same_exam(tmp_path: Path) -> None:
+    """The built-in templates never say a seat's own name: greedy language models are clones without more ado."""
+    async with seated(tmp_path, lambda request: "yes") as here:
+        exam = await set_exam(here.room, ExamSpec(problems=4), 1, here.ctx)
+        lesson = teach(here.room, material(), LessonSpec(), 1, here.ctx)
+        await examine(here.room, exam, material(), lesson, here.ctx)
+    with LedgerReader(tmp_path) as ledger:
+        sent = {
+            name: {c.item: (c.head_turns, c.last, c.key) for c in ledger.calls() if c.agent == name}
+            for name in ("ann", "bob")
+        }
+    assert len(sent["ann"]) == 4
+    assert sent["ann"] == sent["bob"]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rooms import below, prepared, prompt, seated, seats_for, small_task, star
 from test_hearing import World, worlds
 
+from lbt_sim.classroom import Classroom
 from lbt_sim.errors import InputError
 from lbt_sim.exam import examine, set_exam
 from lbt_sim.ledger import LedgerReader, StoredCall
@@ -23,7 +24,7 @@ from lbt_sim.models.base import ChatRequest
 from lbt_sim.preview import preview
 from lbt_sim.roles.knowledge import Knowledge, families_of
 from lbt_sim.roles.values import Material, Utterance
-from lbt_sim.scenario.schema import ExamSpec, KnowledgeSpec, LessonSpec, NotesSpec, TraitsSpec
+from lbt_sim.scenario.schema import DiscussionSpec, ExamSpec, KnowledgeSpec, LessonSpec, NotesSpec, TraitsSpec
 from lbt_sim.seeds import Seeds
 from lbt_sim.tasks.base import Exemplar
 
@@ -186,6 +187,26 @@ def test_who_keeps_all_is_asked_what_it_would_be_asked_without_saying_so(world: 
         plain = asyncio.run(hold(world, None, below(Path(folder), "b")))
     asked, otherwise = ({call.path: (call.head_turns, call.last) for call in calls} for calls in (whole, plain))
     assert asked == otherwise
+
+
+@pytest.mark.parametrize("mode", ["talk", "recite"])
+async def test_a_peer_who_knows_it_cannot_tell_it(tmp_path: Path, mode: Any) -> None:
+    """Ann keeps all and tells it three times; nothing of it stays with bob, and cyd hears none from him."""
+    edges = [("teacher", "ann", "teaches"), ("ann", "bob", "discusses"), ("bob", "cyd", "discusses")]
+    names = ("ann", "bob", "cyd")
+    line = Classroom.from_edges([("teacher", "teacher"), *((name, "student") for name in names)], edges)
+    talk = LessonSpec(discussion=DiscussionSpec(turns=3, mode=mode, recite=9))
+    knows = {"bob": KnowledgeSpec(without=["family0", "family1"])}
+    seats = seats_for([(seat.name, seat.role) for seat in line.seats], tmp_path)
+    seats = [replace(seat, knowledge=knows.get(seat.name)) for seat in seats]
+    async with seated(tmp_path, recalling, classroom=line, seats=seats, task=TASK) as here:
+        notes = {name: kept async for name, kept in teach(here.room, TAUGHT, talk, 1, here.ctx)}
+    had = {
+        name: set(EXEMPLAR.findall(" ".join([*(u.text for u in kept.heard), *(e.question for e in kept.exemplars)])))
+        for name, kept in notes.items()
+    }
+    assert had["ann"] == {f"xexemplar{number}x" for number in range(9)}
+    assert had["bob"] == had["cyd"] == {"xexemplar2x", "xexemplar5x", "xexemplar8x"}
 
 
 # --- in a scenario ----------------------------------------------------------------------------------------------

@@ -1,0 +1,155 @@
+"""The report of a study: every figure with its interval and of how many, unfinished ones too, small and the same."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made import make_analysis
+from pages import read, without_times
+
+from lbt_sim.report import report_study
+from lbt_sim.report.study_page import study_page
+from lbt_sim.study.results import StudyResults
+
+
+@pytest.fixture(scope="module")
+def text(results: StudyResults) -> str:
+    return report_study(results, make_analysis(results))
+
+
+def test_the_question_and_the_answer_come_first(results: StudyResults, text: str) -> None:
+    page = read(text)
+    head = text[text.index("<h1>") : text.index("<nav")]
+    assert results.title in head
+    assert make_analysis(results).answer in page.text
+    assert head.index(results.title) < head.index("Diverse students against clones")
+
+
+def test_the_page_has_every_section(text: str) -> None:
+    page = read(text)
+    expected = ["effects", "curves", "diversity", "exams", "classroom", "lineage", "exemplars", "failed", "cost"]
+    assert page.of("section", "id") == [*expected, "reproduce", "times"]
+    assert not page.wrong
+    assert page.tags.count("caption") == page.tags.count("table")
+
+
+def test_each_comparison_has_interval_p_pairs_and_the_smallest_effect(results: StudyResults, text: str) -> None:
+    table = text[text.index('<table class="forest">') :]
+    table = table[: table.index("</table>")]
+    for one in make_analysis(results).comparisons:
+        assert one.difference is not None
+        row = next(row for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL) if f"against {one.b}<" in row)
+        low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in (one.difference.low, one.difference.high))  # type: ignore[operator]
+        assert f"{low} to {high}" in row
+        assert "0.200" in row
+        assert ">3<" in row
+        assert ">8.0<" in row
+        assert "not shown" in row
+
+
+def test_no_figure_stands_with_a_bare_plus_minus(text: str) -> None:
+    assert "±" not in read(text).text
+
+
+def test_shares_of_exams_are_those_of_the_runs(results: StudyResults) -> None:
+    grid = next(one for one in study_page(results, make_analysis(results)).shares if one.condition == "clones")
+    student, cells = grid.rows[0]
+    exams = [run.exams[0] for (name, _), run in results.runs.items() if name == "clones"]
+    letters = "".join(one.outcomes for exam in exams for one in exam.students if one.student == student)
+    assert cells[0] is not None
+    assert (cells[0].correct, cells[0].n) == (letters.count("c"), len(letters))
+    assert cells[0].n == 24  # three runs of eight problems
+
+
+def test_rooms_of_the_same_shape_are_drawn_once(results: StudyResults) -> None:
+    rooms = study_page(results, make_analysis(results)).rooms
+    assert [room.conditions for room in rooms] == [("diverse", "clones"), ("one",)]
+
+
+def test_the_run_in_full_is_the_median_of_the_first_condition(results: StudyResults) -> None:
+    shown = study_page(results, make_analysis(results)).exemplary
+    assert shown is not None
+    ends = {seed: run.rounds[-1].accuracy for (name, seed), run in results.runs.items() if name == "diverse"}
+    assert shown.condition == "diverse"
+    assert ends[shown.seed] == sorted(ends.values())[1]  # type: ignore[type-var]
+
+
+def test_where_equal_compute_was_not_met_is_told(results: StudyResults, text: str) -> None:
+    assert results.notes[0] in text
+
+
+# --- not finished ---------------------------------------------------------------------------------------------
+
+
+def test_missing_and_failed_runs_are_told(results: StudyResults) -> None:
+    runs = dict(results.runs)
+    del runs["one", 2]
+    runs["clones", 1] = replace(runs["clones", 1], status="failed", error="the server died", rounds=(), exams=())
+    partial = replace(results, runs=runs)
+    text = read(report_study(partial, make_analysis(partial))).text
+    assert "1 of 9 runs are missing" in text
+    assert "clones 1 the server died" in text
+    assert "Runs that stopped: 1 of 1." in text
+    assert "1 of 9 runs are missing" in report_study(partial, make_analysis(partial), "md")
+
+
+def test_a_study_of_which_nothing_is_done_yet_is_reported(results: StudyResults) -> None:
+    nothing = replace(results, runs={})
+    for format_ in ("html", "md"):
+        assert "9 of 9 runs are missing" in report_study(nothing, make_analysis(nothing), format_)
+
+
+def test_run_folders_that_are_gone_are_counted(results: StudyResults, tmp_path: Path) -> None:
+    moved = replace(results, folder=tmp_path / "made")
+    text = read(report_study(moved, make_analysis(moved))).text
+    assert "9 run folders could not be read" in text
+    assert "No run folder can be read." in text
+
+
+def test_a_study_without_comparisons_is_reported(results: StudyResults) -> None:
+    alone = replace(results, comparisons=())
+    assert "names no comparison" in report_study(alone, make_analysis(alone))
+
+
+# --- the same, and small --------------------------------------------------------------------------------------
+
+
+def test_the_same_results_give_the_same_bytes(results: StudyResults, text: str) -> None:
+    assert report_study(results, make_analysis(results)) == text
+
+
+def test_who_paid_and_when_stand_with_the_times_alone(results: StudyResults, text: str) -> None:
+    runs = {
+        key: replace(run, counts={**run.counts, "made": run.counts["made"] - 7, "shared": run.counts["shared"] + 7})
+        for key, run in results.runs.items()
+    }
+    facts = {**results.facts, "created": "2027-01-01", "executions": [{"began": "x", "how": "interrupted"}]}
+    other = replace(results, runs=runs, facts=facts)
+    again = report_study(other, make_analysis(other))
+    assert again != text
+    assert without_times(again) == without_times(text)
+
+
+def test_markdown_tells_the_same_story(results: StudyResults) -> None:
+    text = report_study(results, make_analysis(results), "md")
+    assert text.startswith(f"# {results.title}\n")
+    assert "diverse − clones" in text
+    assert "lbt-sim study made" in text
+    assert "<" not in text.replace("< 0.001", "")
+
+
+def test_thousands_of_runs_make_a_page_of_bounded_size(results: StudyResults) -> None:
+    seeds = tuple(range(800))
+    runs = {
+        (name, seed): replace(results.runs[name, seed % 3], seed=seed)
+        for name in ("diverse", "clones", "one")
+        for seed in seeds
+    }
+    many = replace(results, seeds=seeds, runs=runs)
+    text = report_study(many, make_analysis(many))
+    assert len(text) < 400_000
+    assert text.count("<use ") < 3000
+    assert "Of the 240 run folders that were read, of 2400 runs." in read(text).text

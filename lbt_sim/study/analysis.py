@@ -64,12 +64,13 @@ class Comparison:
         a: A condition.
         b: What it is compared with.
         difference: Of the scores by the study's `outcome`; None with fewer than two pairs.
-        p: Two-sided, of the permutation test; None with fewer than two pairs.
+        p: Two-sided, of the permutation test of paired differences over seeds; where it matters which problems were
+            used, no smaller than that of the interval's t test. None with fewer than two pairs.
         p_holm: Corrected over the study's comparisons (Holm).
         effect: The standardised difference: Hedges' g of paired differences over seeds.
         detectable: The smallest true difference that a study like this finds with 80 % power at 5 %, uncorrected.
         pairs: Seeds that both have.
-        left_out: Seeds that one of the two lacks.
+        left_out: Planned seeds that one of the two lacks.
         crossed: Whether all pairs were examined on the same problems.
         per_seed: (seed, a's score, b's score).
         verdict: `shown`: Holm's p is below 0.05 and the interval excludes 0; `not shown`.
@@ -115,7 +116,7 @@ class MixedModel:
     Attributes:
         terms: Condition -> its difference from the reference.
         reference: The condition that the others are compared with.
-        sd: `seed`, `problem`, `residual` -> standard deviation.
+        sd: `seed`, `problem`, `run` (a condition at a seed), `residual` -> standard deviation.
         answers: How many answers went in.
         note: What there is to say: that it did not converge, that it was fitted on a sample.
     """
@@ -151,5 +152,7 @@ class Analysis:
 
 
 def analyse(results: StudyResults) -> Analysis:
-    """Computes it all; under a minute and 2 GiB for 10,000 runs."""
-    raise NotImplementedError
+    """Computes it all; runs and answers that failed or are missing are left out in pairs, and told in `warnings`."""
+    from lbt_sim.study.analyse import analysis_of  # scipy and statsmodels come with it
+
+    return analysis_of(results)

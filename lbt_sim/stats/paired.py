@@ -1,0 +1,261 @@
+"""Means and paired differences of scores over seeds and problems, with intervals that count both.
+
+A run is a seed, and what it is examined on are problems: both are drawn, and another draw of either would have given
+another figure. So the interval comes from resampling both. Where every seed is examined on the same problems (crossed),
+resampling both at once would count the noise of single answers three times and make intervals too wide (Owen, The
+pigeonhole bootstrap, Annals of Applied Statistics 1 (2007), 386-411). Here it is counted once: seeds carry it, and the
+deviations of the problems are shrunk by what of their variance single answers explain (by the two-way mean squares).
+Where each seed has problems of its own, seeds alone are resampled: they carry everything.
+
+Standard errors are the resamples', corrected for the few units that they are drawn from; the interval's ends lie
+Student's t quantiles away, with Satterthwaite's degrees of freedom. Resamples are seeded: the same answers, the same
+interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbt_sim.stats.estimate import Estimate
+from lbt_sim.stats.scores import wilson_interval
+
+__all__ = ["Contrast", "Scores", "contrast", "per_seed", "student_t"]
+
+Array = NDArray[np.float64]
+
+DRAWS = 2_000
+CHUNK = 250
+"""Resamples that are in memory at a time, for each seed."""
+
+TIE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The answers of one condition: a score is sum(hits) / sum(base) over problems, then the mean over rounds.
+
+    For accuracy a right answer has hits 1 and base 1, any other that came back 0 and 1. For F1 a hit has 2 and 2, an
+    error 0 and 1, a true negative 0 and 0. What failed, or is not there, has 0 and 0.
+
+    Attributes:
+        hits: Rounds x seeds x problems.
+        base: The same.
+        answered: Whether an answer came back, the same shape.
+    """
+
+    hits: Array
+    base: Array
+    answered: NDArray[np.bool_]
+
+    def seeds(self, chosen: NDArray[np.intp] | NDArray[np.bool_]) -> Scores:
+        """Of some of the seeds."""
+        return Scores(self.hits[:, chosen], self.base[:, chosen], self.answered[:, chosen])
+
+    def without(self, other: Scores) -> Scores:
+        """Without the answers that `other` lacks in a round that it has; all of them if it has other rounds."""
+        if self.hits.shape != other.hits.shape:
+            return self
+        kept = other.answered | ~other.answered.any(axis=2, keepdims=True)
+        return Scores(self.hits * kept, self.base * kept, self.answered & kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """A mean over seeds with its interval, and what the interval was made of.
+
+    Attributes:
+        estimate: The figure; None where no seed has it.
+        per_seed: What it is the mean of; nan where a seed lacks it.
+        error: Its standard error; None where there is nothing to vary.
+        df: Degrees of freedom of the standard error.
+        flips: Each seed's share in the figure, ties broken. Under the null that the figure is 0, each could have had
+            the other sign: see `paired_p`.
+        by_problem: Whether the standard error counts which problems were used, beyond the noise of answers.
+    """
+
+    estimate: Estimate | None
+    per_seed: Array
+    error: float | None = None
+    df: float | None = None
+    flips: Array | None = None
+    by_problem: bool = False
+
+
+def student_t(df: float, level: float = 0.95) -> float:
+    """How many standard errors an interval reaches to each side."""
+    from scipy import stats
+
+    return float(stats.t.ppf(0.5 + level / 2, df))
+
+
+def per_seed(scores: Scores) -> Array:
+    """Each seed's score; nan where it is undefined in every round."""
+    return _over_rounds(_ratio(scores.hits.sum(axis=2), scores.base.sum(axis=2)))
+
+
+def contrast(parts: Sequence[Scores], crossed: bool) -> Contrast:
+    """The mean score of one condition, or with two parts that of the first minus that of the second, paired.
+
+    Args:
+        parts: One or two conditions, with the same seeds in the same order, and the same problems where `crossed`.
+        crossed: Whether all seeds have the same problems.
+    """
+    values = np.sum([sign * per_seed(part) for sign, part in _signed(parts)], axis=0)
+    there = np.isfinite(values)
+    if not there.any():
+        return Contrast(None, values)
+    parts = [part.seeds(there) for part in parts]
+    seeds, problems = parts[0].hits.shape[1:]
+    mean = float(values[there].mean())
+    if seeds == 1:
+        estimate = _one_run(parts, mean)
+        return Contrast(estimate, values)
+    spread = _spread_of(parts, values[there], crossed and problems > 1)
+    if spread.error == 0:
+        return Contrast(_constant(parts, mean, crossed), values, flips=spread.flips)
+    reach = spread.error * student_t(spread.df)
+    least = -1.0 if len(parts) == 2 else 0.0
+    method = f"{spread.how}, Student's t with {spread.df:.0f} degrees of freedom"
+    estimate = Estimate(mean, max(least, mean - reach), min(1.0, mean + reach), method, seeds, problems)
+    return Contrast(estimate, values, spread.error, spread.df, spread.flips, spread.by_problem)
+
+
+def _signed(parts: Sequence[Scores]) -> list[tuple[float, Scores]]:
+    return list(zip((1.0, -1.0), parts, strict=False))
+
+
+def _ratio(hits: Array, base: Array) -> Array:
+    out: Array = np.full(np.broadcast_shapes(hits.shape, base.shape), np.nan)
+    np.divide(hits, base, out=out, where=base > 0)
+    return out
+
+
+def _over_rounds(scores: Array) -> Array:
+    # The mean over the first axis of what is defined; numpy's nanmean would warn where nothing is.
+    defined = np.isfinite(scores)
+    return _ratio(np.where(defined, scores, 0.0).sum(axis=0), defined.sum(axis=0).astype(float))
+
+
+def _cells(parts: Sequence[Scores]) -> Array:
+    """Seeds x problems: each problem's share in its seed's figure, so that a row's mean is that figure (linearised)."""
+    total = np.zeros(parts[0].hits.shape[1:])
+    for sign, part in _signed(parts):
+        base = part.base.sum(axis=2, keepdims=True)
+        score = _ratio(part.hits.sum(axis=2, keepdims=True), base)
+        weight = _ratio(np.full_like(base, part.hits.shape[2]), base)
+        total += sign * _over_rounds(score + (part.hits - score * part.base) * weight)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    error: float
+    df: float
+    how: str
+    flips: Array
+    by_problem: bool = False
+
+
+def _spread_of(parts: Sequence[Scores], values: Array, crossed: bool) -> _Spread:
+    seeds, problems = parts[0].hits.shape[1:]
+    of_seeds = _spread(values[_picks(seeds)].mean(axis=1), seeds) if np.ptp(values) else 0.0
+    cells = _cells(parts)
+    # Differences of counts tie often, and a test of tied sums rejects too rarely: ties are broken by the difference per
+    # answer that differs at all, by too little to decide anything else.
+    flips = values / seeds * (1 + TIE / np.maximum(np.abs(cells).mean(axis=1), TIE))
+    if not crossed:
+        return _Spread(of_seeds, seeds - 1, "cluster bootstrap over seeds", flips)
+    how = "cluster bootstrap over seeds and problems"
+    columns = cells.mean(axis=0) - cells.mean()
+    by_seed = problems * float(values.var(ddof=1))
+    by_problem = seeds * float(columns.var(ddof=1))
+    noise = float(((cells - values[:, None] - columns) ** 2).sum()) / ((seeds - 1) * (problems - 1))
+    if by_problem <= noise * _by_chance(seeds, problems):
+        return _Spread(of_seeds, seeds - 1, how, flips)
+    kept = math.sqrt(1 - noise / by_problem)
+    of_problems = _spread(_problem_draws(parts, cells), problems) * kept
+    # Satterthwaite, for the sum of mean squares by_seed + by_problem - noise.
+    spread = by_seed**2 / (seeds - 1) + by_problem**2 / (problems - 1) + noise**2 / ((seeds - 1) * (problems - 1))
+    df = max((by_seed + by_problem - noise) ** 2 / spread, min(seeds, problems) - 1)
+    return _Spread(math.hypot(of_seeds, of_problems), df, how, flips, by_problem=True)
+
+
+@lru_cache(maxsize=64)
+def _by_chance(seeds: int, problems: int) -> float:
+    """What the mean square of problems, over that of single answers, exceeds in a quarter of cases without any effect.
+
+    Below it they are pooled (Bancroft, Analysis and inference for incompletely specified models, Biometrics 20 (1964),
+    427-442): to add whatever lies above 1 would make intervals too wide where problems have no effect.
+    """
+    from scipy import stats
+
+    return float(stats.f.ppf(0.75, problems - 1, (seeds - 1) * (problems - 1)))
+
+
+def _spread(draws: Array, units: int) -> float:
+    # A resample of n units varies as if it had been drawn from n - 1.
+    return float(draws[np.isfinite(draws)].std()) * math.sqrt(units / (units - 1))
+
+
+@lru_cache(maxsize=8)
+def _picks(units: int) -> NDArray[np.int32]:
+    return np.random.default_rng(0).integers(0, units, size=(DRAWS, units), dtype=np.int32)
+
+
+@lru_cache(maxsize=8)
+def _weights(units: int) -> Array:
+    """Problems x resamples: how often each was drawn."""
+    equal = np.full(units, 1 / units)
+    return np.random.default_rng(1).multinomial(units, equal, size=DRAWS).T.astype(float)
+
+
+def _problem_draws(parts: Sequence[Scores], cells: Array) -> Array:
+    """The figure in each resample of the problems, all seeds kept."""
+    weights = _weights(cells.shape[1])
+    if all((part.base == part.base[:, :, :1]).all() for part in parts):
+        return np.asarray(cells.mean(axis=0) @ weights / len(weights))  # nothing is missing: a plain mean
+    draws = []
+    for start in range(0, DRAWS, CHUNK):
+        some = weights[:, start : start + CHUNK]
+        scores = sum(sign * _over_rounds(_ratio(part.hits @ some, part.base @ some)) for sign, part in _signed(parts))
+        draws.append(_over_rounds(np.asarray(scores)))
+    return np.concatenate(draws)
+
+
+def _one_run(parts: Sequence[Scores], value: float) -> Estimate:
+    problems = parts[0].hits.shape[2]
+    if _is_share(parts):
+        return _wilson(parts, value, 1, "Wilson interval over the problems of one run")
+    draws = _problem_draws(parts, _cells(parts)) if problems > 1 else np.zeros(1)
+    if problems < 2 or not np.ptp(draws):
+        return Estimate(value, None, None, "one run, nothing that varies", 1, problems)
+    reach = _spread(draws, problems) * student_t(problems - 1)
+    how = "bootstrap over the problems of one run"
+    return Estimate(value, max(-1.0, value - reach), min(1.0, value + reach), how, 1, problems)
+
+
+def _constant(parts: Sequence[Scores], value: float, crossed: bool) -> Estimate:
+    seeds, problems = parts[0].hits.shape[1:]
+    if _is_share(parts):
+        return _wilson(parts, value, seeds, "all seeds alike: Wilson interval over problems", crossed)
+    return Estimate(value, None, None, "all seeds alike: nothing to resample", seeds, problems)
+
+
+def _is_share(parts: Sequence[Scores]) -> bool:
+    # Accuracy of one round: what Wilson's interval is for. Another base than answers is that of F1.
+    return len(parts) == 1 and len(parts[0].hits) == 1 and bool((parts[0].base == parts[0].answered).all())
+
+
+def _wilson(parts: Sequence[Scores], value: float, seeds: int, how: str, crossed: bool = True) -> Estimate:
+    problems = parts[0].hits.shape[2]
+    answers = int(parts[0].answered.sum())
+    n = min(problems, answers) if crossed else answers
+    interval = wilson_interval(round(value * n), n)
+    low, high = interval or (None, None)
+    return Estimate(value, low, high, how, seeds, problems)

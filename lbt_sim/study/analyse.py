@@ -1,0 +1,222 @@
+"""From a study's results to what they say: conditions, curves, comparisons, doses, a mixed model, one sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lbt_sim.stats import (
+    MEASURES,
+    Estimate,
+    contrast,
+    detectable_difference,
+    dose_response,
+    hedges_g,
+    holm,
+    mean_interval,
+    mixed_model,
+    paired_p,
+    per_seed,
+)
+from lbt_sim.study.analysis import Analysis, Comparison, ConditionRow, CurvePoint, Dose, MixedModel
+from lbt_sim.study.record import RunResult
+from lbt_sim.study.results import StudyResults
+from lbt_sim.study.scores import OUTCOMES, ConditionScores, count_outcomes, same_problems, scores_of
+from lbt_sim.study.telling import answer_of, warnings_of
+
+__all__ = ["analysis_of", "comparisons_of"]
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Study:
+    results: StudyResults
+    scores: Mapping[str, ConditionScores]
+    rounds: int
+    """The most rounds that any run has, round 0 not counted."""
+
+
+def analysis_of(results: StudyResults) -> Analysis:
+    """Computes it all: see `lbt_sim.study.analysis.analyse`."""
+    study = _arrays(results)
+    comparisons = _compare_all(study)
+    conditions = tuple(_condition(study, one.name) for one in results.conditions)
+    return Analysis(
+        answer=answer_of(results, comparisons, conditions),
+        conditions=conditions,
+        curves=tuple(point for one in results.conditions for point in _curve(one.name, study.scores[one.name])),
+        comparisons=comparisons,
+        doses=tuple(_doses(study)),
+        model=_model(study),
+        warnings=warnings_of(results, study.scores, comparisons),
+    )
+
+
+def comparisons_of(results: StudyResults) -> tuple[Comparison, ...]:
+    """The study's comparisons alone."""
+    return _compare_all(_arrays(results))
+
+
+def _arrays(results: StudyResults) -> _Study:
+    runs = results.runs.values()
+    problems = max((max(len(run.problems), *(len(one.outcomes) for one in run.rounds), 0) for run in runs), default=0)
+    scores = {one.name: scores_of(results, one.name, problems) for one in results.conditions}
+    return _Study(results, scores, max((len(one.letters) - 1 for one in scores.values()), default=0))
+
+
+def _condition(study: _Study, name: str) -> ConditionRow:
+    results, scores = study.results, study.scores[name]
+    known = [results.runs[name, seed] for seed in results.seeds if (name, seed) in results.runs]
+    runs, seeds = list(scores.runs.values()), list(scores.runs)
+    start = end = gain = None
+    if seeds:
+        crossed = same_problems(runs)
+        first, last = scores.at(0, seeds), scores.outcome(results.outcome, seeds, study.rounds)
+        start, end = contrast([first], crossed).estimate, contrast([last], crossed).estimate
+        gain = contrast([last.without(first), first.without(last)], crossed).estimate
+    done = [run for run in known if run.status == "done"]
+    return ConditionRow(
+        condition=name,
+        done=len(done),
+        failed=len(known) - len(done),
+        missing=len(results.seeds) - len(known),
+        start=start,
+        end=end,
+        gain=gain,
+        outcomes=_total(run.outcomes.get("teacher", {}) for run in done),
+        exam_outcomes=_total(run.outcomes.get("students", {}) for run in done),
+        counts={key: value / len(done) for key, value in sorted(_total(run.counts for run in done).items())},
+        diversity=_diversity(runs),
+    )
+
+
+def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        for name, number in one.items():
+            total[name] += number
+    return dict(total)
+
+
+def _mean_measures(run: RunResult) -> dict[str, float]:
+    """Measure -> its mean over the run's exams, those left out where it is undefined."""
+    found: dict[str, list[float]] = {}
+    for exam in run.exams:
+        for name, value in exam.diversity.items():
+            if value is not None:
+                found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _diversity(runs: Sequence[RunResult]) -> dict[str, Estimate]:
+    measured = [_mean_measures(run) for run in runs]
+    means = {name: mean_interval([one[name] for one in measured if name in one]) for name in MEASURES}
+    return {name: mean for name, mean in means.items() if mean is not None}
+
+
+def _curve(name: str, scores: ConditionScores) -> Iterable[CurvePoint]:
+    for round_ in range(len(scores.letters)):
+        records = {seed: r for seed, run in scores.runs.items() for r in run.rounds if r.round == round_}
+        if not records:
+            continue
+        point = contrast([scores.at(round_, list(records))], same_problems(scores.runs[seed] for seed in records))
+        if point.estimate is not None:
+            yield CurvePoint(name, round_, point.estimate, count_outcomes(records.values()))
+
+
+def _compare(study: _Study, a: str, b: str) -> Comparison:
+    results, first, second = study.results, study.scores[a], study.scores[b]
+    seeds = [seed for seed in first.runs if seed in second.runs]
+    paired = all(first.runs[seed].problems == second.runs[seed].problems for seed in seeds)
+    crossed = paired and same_problems(first.runs[seed] for seed in seeds)
+    parts = [one.outcome(results.outcome, seeds, study.rounds) for one in (first, second)]
+    if paired:
+        parts = [parts[0].without(parts[1]), parts[1].without(parts[0])]
+    each = [per_seed(part) for part in parts]
+    there = np.isfinite(each[0]) & np.isfinite(each[1])
+    rows = tuple((seed, float(x), float(y)) for seed, x, y, kept in zip(seeds, *each, there, strict=True) if kept)
+    blank = Comparison(a, b, None, None, None, None, None, len(rows), len(results.seeds) - len(rows), crossed, rows, "")
+    blank = replace(blank, verdict="not shown")
+    if len(rows) < 2:
+        return blank
+    found = contrast(parts, crossed)
+    detectable = None if found.error is None or found.df is None else detectable_difference(found.error, found.df)
+    return replace(
+        blank,
+        difference=found.estimate,
+        p=paired_p(found),
+        effect=hedges_g(found.per_seed[there]),
+        detectable=detectable,
+    )
+
+
+def _compare_all(study: _Study) -> tuple[Comparison, ...]:
+    """With Holm's p, over all comparisons of the study, and the verdicts."""
+    comparisons = [_compare(study, a, b) for a, b in study.results.comparisons]
+    corrected = holm([one.p for one in comparisons])
+    return tuple(
+        replace(one, p_holm=p, verdict="shown" if _is_shown(one.difference, p) else "not shown")
+        for one, p in zip(comparisons, corrected, strict=True)
+    )
+
+
+def _is_shown(difference: Estimate | None, p: float | None) -> bool:
+    if difference is None or difference.low is None or difference.high is None or p is None:
+        return False
+    return p < ALPHA and not difference.low <= 0 <= difference.high
+
+
+def _doses(study: _Study) -> Iterable[Dose]:
+    """Gain on each measure that varies, one point for each run."""
+    points: dict[str, list[tuple[str, int, float, float]]] = {name: [] for name in MEASURES}
+    for name, scores in study.scores.items():
+        seeds = list(scores.runs)
+        if not seeds:
+            continue
+        first, last = scores.at(0, seeds), scores.outcome(study.results.outcome, seeds, study.rounds)
+        gains = per_seed(last.without(first)) - per_seed(first.without(last))
+        for (seed, run), gain in zip(scores.runs.items(), gains, strict=True):
+            for measure, value in _mean_measures(run).items():
+                if measure in points and np.isfinite(gain):
+                    points[measure].append((name, seed, value, float(gain)))
+    for measure, rows in points.items():
+        if len({value for _, _, value, _ in rows}) < 2:
+            continue
+        found = dose_response([row[1] for row in rows], [row[2] for row in rows], [row[3] for row in rows])
+        if found is None:
+            yield Dose(measure, None, None, None, tuple(rows))
+        else:
+            yield Dose(measure, found.slope, found.p, found.correlation, tuple(rows))
+
+
+def _model(study: _Study) -> MixedModel | None:
+    """Of the answers in each run's last round, right or not, whatever the study's metric and outcome are."""
+    names = [name for name, scores in study.scores.items() if scores.runs]
+    if not names:
+        return None
+    # The one that most comparisons compare with.
+    against = Counter(b for _, b in study.results.comparisons if b in names)
+    reference = against.most_common(1)[0][0] if against else names[0]
+    names = [reference, *(name for name in names if name != reference)]
+    seeds = [seed for seed in study.results.seeds if all(seed in study.scores[name].runs for name in names)]
+    if len(seeds) < 2:
+        return None
+    right = np.stack([_last_right(study.scores[name], seeds) for name in names])
+    runs = [study.scores[name].runs[seed] for name in names for seed in seeds]
+    fitted = mixed_model(right, same_problems(runs))
+    if fitted is None:
+        return None
+    notes = ["of right answers in the last round", fitted.note]
+    terms = dict(zip(names[1:], fitted.terms, strict=True))
+    return MixedModel(terms, reference, fitted.sd, fitted.answers, "; ".join(note for note in notes if note))
+
+
+def _last_right(scores: ConditionScores, seeds: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    rows = np.array([scores.rows[seed] for seed in seeds])
+    letters = scores.letters[scores.last[rows], rows]
+    failed = ord(next(letter for letter, name in OUTCOMES.items() if name == "failed"))
+    return np.where((letters == 0) | (letters == failed), np.nan, (letters == ord("c")).astype(float))

@@ -1,0 +1,134 @@
+"""What a study found in a sentence, and what a reader has to know beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from lbt_sim.stats import Estimate
+from lbt_sim.study.analysis import Comparison, ConditionRow
+from lbt_sim.study.results import StudyResults
+from lbt_sim.study.scores import ConditionScores, same_problems
+
+__all__ = ["answer_of", "warnings_of"]
+
+FEW = 8
+"""Below so many pairs an interval is told to be unreliable."""
+
+
+def answer_of(results: StudyResults, comparisons: Sequence[Comparison], conditions: Sequence[ConditionRow]) -> str:
+    """The main comparison with its interval, and whether it is shown; without one, the first condition's gain."""
+    what = f"the teacher's held-out {'F1' if results.metric == 'f1' else 'accuracy'}"
+    if results.outcome == "area":
+        what += ", averaged over the rounds,"
+    if comparisons:
+        return _compared(results, comparisons[0], what)
+    for row in conditions:
+        if row.gain is not None:
+            return (
+                f"{_first_upper(_title(results, row.condition))}: {what} changed by {_points(row.gain.value)} points "
+                f"from round 0 ({_interval(row.gain)}, {_count(row.gain.seeds, 'seed')}); nothing was compared."
+            )
+    return "Nothing is known yet: no run has come to its end."
+
+
+def _compared(results: StudyResults, main: Comparison, what: str) -> str:
+    pair = f"{_first_upper(_title(results, main.a))} instead of {_title(results, main.b)}"
+    if main.difference is None:
+        return f"{pair}: nothing can be said yet, {main.pairs} of {len(results.seeds)} seeds have both."
+    p = "" if main.p_holm is None else f", Holm p {_p(main.p_holm)}"
+    return (
+        f"{pair} changed {what} by {_points(main.difference.value)} points "
+        f"({_interval(main.difference)}, {_count(main.pairs, 'paired seed')}{p}): {main.verdict}."
+    )
+
+
+def _title(results: StudyResults, name: str) -> str:
+    title = results.condition(name).title.strip().rstrip(".")
+    return title[:1].lower() + title[1:] if title and not title[:2].isupper() else title or f"'{name}'"
+
+
+def _first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _points(value: float) -> str:
+    rounded = round(value * 100, 1)
+    return f"{'−' if rounded < 0 else '+'}{abs(rounded):.1f}"
+
+
+def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return f"no interval: {estimate.method}"
+    return f"95 % interval {_points(estimate.low)} to {_points(estimate.high)}"
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def warnings_of(
+    results: StudyResults, scores: Mapping[str, ConditionScores], comparisons: Sequence[Comparison]
+) -> tuple[str, ...]:
+    """Missing and failed runs, few seeds, problems that differ, rounds that differ, answers that failed."""
+    return (*_runs(results), *_pairs(results, scores, comparisons), *_rounds(scores), *_answers(results))
+
+
+def _runs(results: StudyResults) -> Iterable[str]:
+    planned = len(results.conditions) * len(results.seeds)
+    names = [one.name for one in results.conditions]
+    known = [results.runs[name, seed] for name in names for seed in results.seeds if (name, seed) in results.runs]
+    failed = [run for run in known if run.status != "done"]
+    if failed:
+        some = ", ".join(f"{run.condition} seed {run.seed}" for run in failed[:5]) + (", …" if len(failed) > 5 else "")
+        yield f"{len(failed)} of {planned} runs failed and are left out, with their pairs: {some}."
+    if planned > len(known):
+        yield f"{planned - len(known)} of {planned} runs were not made yet."
+    empty = sum(run.status == "done" and not run.rounds for run in known)
+    if empty:
+        yield f"{_count(empty, 'run')} ended without a report and left out."
+
+
+def _pairs(
+    results: StudyResults, scores: Mapping[str, ConditionScores], comparisons: Sequence[Comparison]
+) -> Iterable[str]:
+    for one in comparisons:
+        name = f"{one.a} against {one.b}"
+        if one.pairs < 2:
+            yield f"{name}: {_count(one.pairs, 'seed')} with both; an interval needs at least 2."
+        elif one.pairs < 6:
+            least = 2 / 2**one.pairs
+            yield f"{name}: with {one.pairs} pairs the permutation test cannot give less than p = {least:.3g}."
+        elif one.pairs < FEW:
+            yield f"{name}: {one.pairs} pairs are few; its interval is rough."
+        first, second = scores[one.a].runs, scores[one.b].runs
+        both = [seed for seed in first if seed in second]
+        if any(first[seed].problems != second[seed].problems for seed in both):
+            yield f"{name}: the two were examined on different problems, so they are paired by seed alone."
+    if not same_problems(run for one in scores.values() for run in one.runs.values()):
+        yield "Held-out problems differ between runs: intervals resample seeds, each with its own problems."
+
+
+def _rounds(scores: Mapping[str, ConditionScores]) -> Iterable[str]:
+    last = {name: sorted(set(one.last.tolist())) for name, one in scores.items() if one.runs}
+    if len({number for numbers in last.values() for number in numbers}) > 1:
+        each = "; ".join(f"{name} {', '.join(map(str, numbers))}" for name, numbers in last.items())
+        yield f"Runs end after different numbers of rounds ({each}): what is compared is each one's own."
+
+
+def _answers(results: StudyResults) -> Iterable[str]:
+    totals = {"failed": 0, "unreadable": 0}
+    answers = 0
+    for run in results.runs.values():
+        if run.status == "done":
+            letters = "".join(record.outcomes for record in run.rounds)
+            answers += len(letters)
+            totals["failed"] += letters.count("f")
+            totals["unreadable"] += letters.count("i") + letters.count("t")
+    if totals["failed"]:
+        yield f"{totals['failed']} of {answers} held-out answers failed and are left out, with their pairs."
+    if totals["unreadable"] > 0.05 * answers:
+        yield f"{totals['unreadable']} of {answers} held-out answers could not be read; they count as not right."

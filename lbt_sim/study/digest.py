@@ -14,7 +14,7 @@ from lbt_sim.stats.diversity import diversity
 from lbt_sim.study.record import ExamRecord, RoundRecord, RunResult, StudentExam
 from lbt_sim.transcript.read import RunRecord
 
-__all__ = ["digest"]
+__all__ = ["digest", "problem_name"]
 
 _LETTERS: Mapping[str, str] = {outcome[0]: outcome for outcome in OUTCOMES}
 _ANSWERING = ("answer", "judge", "count")
@@ -50,7 +50,7 @@ def digest(
             folder=relative,
             status=status,
             error=error,
-            problems=tuple(map(_name, questions, answers)),
+            problems=tuple(map(problem_name, questions, answers)),
             positive=tuple(answer == positive for answer in answers) if positive is not None else (),
             families=tuple(held_out.get("families", ())),
             rounds=rounds,
@@ -60,7 +60,7 @@ def digest(
         )
 
 
-def _name(question: str, answer: str) -> str:
+def problem_name(question: str, answer: str) -> str:
     """Stands for a problem's content, whatever it is called in its run."""
     return blake2b(f"{question}\x00{answer}".encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 

@@ -9,6 +9,7 @@ import typer
 
 from lbt_sim.cli import (
     classroom,
+    compare,
     doctor,
     fork,
     init,
@@ -36,7 +37,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (run, study, resume, replay, fork, show, report, validate, prompts, classroom, schema, init, doctor):
+for command in (
+    run,
+    study,
+    compare,
+    resume,
+    replay,
+    fork,
+    show,
+    report,
+    validate,
+    prompts,
+    classroom,
+    schema,
+    init,
+    doctor,
+):
     name = command.__name__.rsplit(".", 1)[-1]
     app.command(name)(getattr(command, name))
 app.add_typer(models.app, name="models")

@@ -16,10 +16,17 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to.", show_default="report.FORMAT in the folder"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to; of parquet the folder for the tables.",
+            show_default="report.html, report.md, tables in the folder",
+        ),
     ] = None,
     format_: Annotated[
-        Literal["html", "md"], typer.Option("--format", help="One self-contained page, or Markdown.")
+        Literal["html", "md", "parquet"],
+        typer.Option("--format", help="One self-contained page, Markdown, or tidy tables."),
     ] = "html",
 ) -> None:
     """Report a run or a study: one file with figures, pictures, exams, lineage, failures, cost.

@@ -165,7 +165,7 @@ def scatter(
                     *(xs, [100 * y for y in ys]),
                     linestyle="none",
                     marker=group_look.marker,
-                    markersize=3.2,
+                    markersize=4,
                     markeredgewidth=0,
                     color=_series(group_look),
                     alpha=0.65,

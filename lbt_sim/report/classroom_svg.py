@@ -114,69 +114,75 @@ def _about(seat: Mapping[str, Any]) -> str:
 
 
 def _layout(classroom: Classroom) -> tuple[dict[str, tuple[float, float]], int]:
-    """Seat -> place, and the height: students round their teacher, or layers above groups."""
-    groups = classroom.groups()
-    talks = any(len(group) > 1 for group in groups)
+    """Seat -> place, and the height: rows where few sit, else rings round the teachers."""
+    students = _beside_each_other(classroom)
     teachers, assistants = classroom.by_role("teacher"), classroom.by_role("assistant")
-    if len(teachers) == 1 and not assistants and (not talks or len(groups) == 1):
-        return _round_table(classroom, teachers[0])
-    spots = _row(teachers, 36.0)
-    y = 36.0
-    if assistants:
-        y += 84
-        spots |= _row(assistants, y)
-    placed, height = _clusters(classroom, groups, y + 64)
-    return spots | placed, height
+    talks = any(len(group) > 1 for group in classroom.groups())
+    if not talks and len(students) <= (_IN_A_ROW if assistants else 3):
+        rows = [row for row in (teachers, assistants, students) if row]
+        spots = {name: spot for at, row in enumerate(rows) for name, spot in _row(row, 36.0 + 92 * at).items()}
+        return spots, round(36 + 92 * (len(rows) - 1) + 48)
+    return _rings(classroom, students)
 
 
-def _round_table(classroom: Classroom, teacher: str) -> tuple[dict[str, tuple[float, float]], int]:
-    students = [name for name in classroom.names if name != teacher]
-    radius = min(170.0, 92.0 + 3.2 * len(students))
-    centre = radius + 42
-    if len(students) <= 3 and not classroom.edge_counts()["discusses"]:
-        return {teacher: (_CENTRE_X, 36.0), **_row(students, 128.0)}, 176
-    start = -math.pi / 2 + (math.pi / len(students) if len(students) % 2 == 0 else 0.0)
-    spots = {teacher: (_CENTRE_X, centre)} | {
-        name: (
-            _CENTRE_X + radius * math.cos(start + 2 * math.pi * at / len(students)),
-            centre + radius * math.sin(start + 2 * math.pi * at / len(students)),
-        )
-        for at, name in enumerate(students)
-    }
-    return spots, round(2 * centre)
+_IN_A_ROW = 8
+
+
+def _beside_each_other(classroom: Classroom) -> list[str]:
+    """The students so that those of one assistant, and of one group, sit beside each other."""
+    group = {name: at for at, names in enumerate(classroom.groups()) for name in names}
+    first = {name: classroom.number(next(iter(classroom.teachers_of(name)), name)) for name in group}
+    # A group that hears several assistants stays together, with the first of them.
+    lead = {at: min(first[name] for name in names) for at, names in enumerate(classroom.groups())}
+    return sorted(group, key=lambda name: (lead[group[name]], group[name], first[name], classroom.number(name)))
 
 
 def _row(names: Sequence[str], y: float) -> dict[str, tuple[float, float]]:
-    gap = min(150.0, (_WIDE - 90) / max(1, len(names) - 1)) if len(names) > 1 else 0.0
+    gap = min(150.0, (_WIDE - 90) / max(1, len(names) - 1))
     first = _CENTRE_X - gap * (len(names) - 1) / 2
     return {name: (first + gap * at, y) for at, name in enumerate(names)}
 
 
-def _clusters(
-    classroom: Classroom, groups: Sequence[Sequence[str]], top: float
-) -> tuple[dict[str, tuple[float, float]], int]:
-    """Groups of students as circles, as many beside each other as fit."""
-    if all(len(group) == 1 for group in groups):
-        names = [group[0] for group in groups]
-        rows = [names[at : at + 6] for at in range(0, len(names), 6)]
-        spots: dict[str, tuple[float, float]] = {}
-        for number, row in enumerate(rows):
-            spots |= _row(row, top + 24 + 62 * number)
-        return spots, round(top + 24 + 62 * (len(rows) - 1) + 44)
-    across = min(len(groups), 3 if max(map(len, groups)) <= 6 else 2 if max(map(len, groups)) <= 12 else 1)
-    radii = [0.0 if len(group) == 1 else min(140.0, 34.0 + 6.0 * len(group)) for group in groups]
-    cell = (_WIDE - 40) / across
-    spots, y = {}, top
-    for start in range(0, len(groups), across):
-        beside = list(zip(groups[start : start + across], radii[start : start + across], strict=True))
-        tall = max(radius for _, radius in beside)
-        for at, (group, radius) in enumerate(beside):
-            middle = _CENTRE_X + cell * (at - (len(beside) - 1) / 2)
-            for place, name in enumerate(group):
-                angle = -math.pi / 2 + 2 * math.pi * place / len(group)
-                spots[name] = (middle + radius * math.cos(angle), y + tall + radius * math.sin(angle))
-        y += 2 * tall + 66
-    return spots, round(y)
+def _rings(classroom: Classroom, students: Sequence[str]) -> tuple[dict[str, tuple[float, float]], int]:
+    """Students on a circle, with gaps between groups; assistants on a smaller one before their pupils."""
+    assistants = classroom.by_role("assistant")
+    radius = min(180.0, 92.0 + 3.4 * len(students) + (36.0 if assistants else 0.0))
+    centre = radius + 44
+    angles = _angles(classroom, students)
+    spots = {name: _on(centre, radius, angle) for name, angle in angles.items()}
+    inner = [_towards([angles[pupil] for pupil in classroom.pupils_of(name) if pupil in angles]) for name in assistants]
+    known = [angle for angle in inner if angle is not None]
+    if len(known) < len(assistants) or len({round(angle, 2) for angle in known}) < len(assistants):
+        known = [-math.pi / 2 + 2 * math.pi * at / len(assistants) for at in range(len(assistants))]
+    spots |= {name: _on(centre, 0.56 * radius, angle) for name, angle in zip(assistants, known, strict=True)}
+    teachers = classroom.by_role("teacher")
+    gap = min(56.0, 0.7 * radius / max(1, len(teachers) - 1))
+    spots |= {name: (_CENTRE_X + gap * (at - (len(teachers) - 1) / 2), centre) for at, name in enumerate(teachers)}
+    return spots, round(2 * centre)
+
+
+def _angles(classroom: Classroom, students: Sequence[str]) -> dict[str, float]:
+    """Round the circle from the top; a gap as wide as a seat between groups where there are several."""
+    group = {name: at for at, names in enumerate(classroom.groups()) for name in names}
+    parted = 1 < len(set(group.values())) < len(students)
+    place, places = 0.0, list[float]()
+    for before, name in zip([students[-1], *students], students, strict=False):
+        place += 1.0 if places and parted and group[before] != group[name] else 0.0
+        places.append(place)
+        place += 1.0
+    whole = place + (1.0 if parted else 0.0)
+    start = -math.pi / 2 + (math.pi / whole if not parted and len(students) % 2 == 0 else 0.0)
+    return {name: start + 2 * math.pi * at / whole for name, at in zip(students, places, strict=True)}
+
+
+def _towards(angles: Sequence[float]) -> float | None:
+    """The middle of directions; None where there are none, or where they point everywhere."""
+    x, y = sum(map(math.cos, angles)), sum(map(math.sin, angles))
+    return math.atan2(y, x) if math.hypot(x, y) > 0.1 else None
+
+
+def _on(centre: float, radius: float, angle: float) -> tuple[float, float]:
+    return _CENTRE_X + radius * math.cos(angle), centre + radius * math.sin(angle)
 
 
 def _place(
@@ -186,20 +192,16 @@ def _place(
     x, y = spots[name]
     role = classroom.role_of(name)
     short = name if len(name) <= _NAME else name[: _NAME - 1] + "…"
-    alike = [spots[other] for other in classroom.by_role("student")] if role == "student" else []
-    side = 0.0
-    if len(alike) > 3:
-        group = next(group for group in classroom.groups() if name in group)
-        ring = [spots[other] for other in group] if len(group) > 2 else alike
-        centre = sum(spot[0] for spot in ring) / len(ring)
-        flat = max(spot[1] for spot in ring) - min(spot[1] for spot in ring) < 1
-        reach = max(abs(spot[0] - centre) for spot in ring) or 1.0
-        side = 0.0 if flat else (x - centre) / reach
+    ring = [spots[other] for other in classroom.by_role("student")] if role == "student" else []
+    low, high = min((spot[1] for spot in ring), default=y), max((spot[1] for spot in ring), default=y)
+    round_ = high - low > 1
+    reach = max((abs(spot[0] - _CENTRE_X) for spot in ring), default=0.0) or 1.0
+    side = (x - _CENTRE_X) / reach if round_ else 0.0
     if abs(side) > 0.35:
         to_right = side > 0
         dx = radius + 5 if to_right else -radius - 5
         return Place(name, short, role, about, _r(x), _r(y), "start" if to_right else "end", dx, 4)
-    above = role != "student" or (len(alike) > 3 and y < sum(spot[1] for spot in alike) / len(alike) - 1)
+    above = role != "student" or (round_ and y < (low + high) / 2)
     return Place(name, short, role, about, _r(x), _r(y), "middle", 0, -radius - 7 if above else radius + 15)
 
 

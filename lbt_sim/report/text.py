@@ -83,7 +83,8 @@ def points(value: float | None, *, signed: bool = True) -> str:
     """A difference of scores in percentage points: `+2.1`."""
     if value is None:
         return "–"
-    text = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+    shown = round(100 * value, 1) + 0.0  # a rounded loss of nothing is no loss
+    text = f"{shown:+.1f}" if signed else f"{shown:.1f}"
     return text.replace("-", "−")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from lbt_sim.errors import InputError, Place
 
@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from lbt_sim.study.analysis import Analysis
     from lbt_sim.study.results import StudyResults
 
-__all__ = ["FORMATS", "Format", "report_run", "report_study", "write_report"]
+__all__ = ["FORMATS", "Format", "Text", "report_run", "report_study", "write_report"]
 
-Format = Literal["html", "md"]
-FORMATS: tuple[Format, ...] = ("html", "md")
+Format = Literal["html", "md", "parquet"]
+Text = Literal["html", "md"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
-def report_run(folder: Path, format_: Format = "html") -> str:
+def report_run(folder: Path, format_: Text = "html") -> str:
     """The report of a run folder: finished, going on, or stopped.
 
     Raises:
@@ -31,7 +32,7 @@ def report_run(folder: Path, format_: Format = "html") -> str:
     return run_html(page) if format_ == "html" else run_markdown(page)
 
 
-def report_study(results: StudyResults, analysis: Analysis, format_: Format = "html") -> str:
+def report_study(results: StudyResults, analysis: Analysis, format_: Text = "html") -> str:
     """The report of a study, finished or not."""
     from lbt_sim.report.html import study_html
     from lbt_sim.report.markdown import study_markdown
@@ -46,12 +47,19 @@ def write_report(folder: Path, out: Path | None = None, format_: Format = "html"
 
     Args:
         folder: Of a run or of a study.
-        out: The file; without it, `report.html` or `report.md` in the folder.
+        out: The file; without it, `report.html` or `report.md` in the folder. Of `parquet` the folder for the tables;
+            without it, `tables` in the folder.
         format_: The format.
 
     Raises:
         InputError: There is nothing to report in the folder, or the file cannot be written.
     """
+    if format_ == "parquet":
+        from lbt_sim.report.tables import write_tables
+
+        out = out or folder / "tables"
+        write_tables(folder, out)
+        return out
     from lbt_sim.study.analysis import analyse
     from lbt_sim.study.folder import is_study, load_results
 

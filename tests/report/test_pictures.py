@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -109,16 +110,42 @@ def test_everyone_has_a_place_of_their_own_inside_the_picture(students: int) -> 
     assert len(found.edges) == students + len(ring)
 
 
-def test_groups_below_assistants() -> None:
+def test_assistants_sit_between_the_teacher_and_their_pupils() -> None:
     edges = [["teacher", "a0", "teaches"], ["teacher", "a1", "teaches"]]
     edges += [[f"a{n % 2}", f"s{n}", "assists"] for n in range(6)]
     edges += [["s0", "s2", "discusses"], ["s2", "s0", "discusses"], ["s1", "s3", "discusses"]]
     found = drawing(room(6, edges, assistants=2))
     assert found is not None
-    height = {place.name: place.y for place in found.places}
-    assert height["teacher"] < height["a0"] < min(height[f"s{n}"] for n in range(6))
+    spot = {place.name: (place.x, place.y) for place in found.places}
+    assert math.dist(spot["teacher"], spot["a0"]) < math.dist(spot["teacher"], spot["s0"])
+    for mine, other in (("a0", "a1"), ("a1", "a0")):
+        pupils = [f"s{n}" for n in range(6) if f"a{n % 2}" == mine]
+        near, far = (sum(math.dist(spot[name], spot[pupil]) for pupil in pupils) for name in (mine, other))
+        assert near < far
     talk = [edge for edge in found.edges if edge.kind == "discusses"]
     assert sorted(edge.both for edge in talk) == [False, True]
+
+
+def test_a_group_sits_beside_each_other() -> None:
+    talk = [[f"s{a}", f"s{b}", "discusses"] for a, b in ((0, 3), (3, 6), (1, 4), (4, 7), (2, 5), (5, 8))]
+    found = drawing(room(9, star(9) + talk))
+    assert found is not None
+    spot = {place.name: (place.x, place.y) for place in found.places}
+    for group in ((0, 3, 6), (1, 4, 7), (2, 5, 8)):
+        inside = max(math.dist(spot[f"s{group[at]}"], spot[f"s{group[at + 1]}"]) for at in range(2))
+        others = [n for n in range(9) if n not in group]
+        assert inside < min(math.dist(spot[f"s{a}"], spot[f"s{b}"]) for a in group for b in others)
+
+
+def test_a_few_with_assistants_sit_in_rows() -> None:
+    edges = [["teacher", "a0", "teaches"], ["teacher", "a1", "teaches"]]
+    edges += [[f"a{n % 2}", f"s{n}", "assists"] for n in range(4)]
+    found = drawing(room(4, edges, assistants=2))
+    assert found is not None
+    rows = {place.name: place.y for place in found.places}
+    assert rows["teacher"] < rows["a0"] == rows["a1"] < rows["s0"] == rows["s3"]
+    across = {place.name: place.x for place in found.places}
+    assert max(across["s0"], across["s2"]) < min(across["s1"], across["s3"])
 
 
 def test_a_large_classroom_is_told_in_words() -> None:

@@ -18,6 +18,7 @@ from lbt_sim.transcript.read import RunRecord
 def test_figures_in_words() -> None:
     assert text.points(0.0213) == "+2.1"
     assert text.points(-0.0213) == "−2.1"
+    assert text.points(-0.0004) == text.points(-0.0) == "+0.0"
     assert text.points(None) == "–"
     assert text.p_text(0.0004) == "< 0.001"
     assert text.p_text(0.034) == "0.034"

@@ -161,6 +161,13 @@ def test_the_command_writes_the_file_and_says_where(run_folder: Path, tmp_path: 
     assert (tmp_path / "page.md").read_text(encoding="utf-8").startswith("# Rule-based learners")
 
 
+def test_tables_are_a_folder_of_files(run_folder: Path, tmp_path: Path) -> None:
+    said = lbt_sim("report", run_folder, "--format", "parquet", "-o", tmp_path / "tables")
+    assert said.status == 0
+    assert said.out.strip() == str(tmp_path / "tables")
+    assert len(list((tmp_path / "tables").glob("*.parquet"))) > 3
+
+
 def test_without_a_file_it_lies_in_the_folder(run_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(run_folder, tmp_path / "run")
     assert write_report(tmp_path / "run") == tmp_path / "run" / "report.html"

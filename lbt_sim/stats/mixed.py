@@ -78,8 +78,10 @@ def mixed_model(right: Array, crossed: bool) -> MixedFit | None:
         return None
     names = ("problem", "run", "seed")
     sd = {name: float(np.sqrt(max(0.0, value))) for name, value in zip(names, fitted.vcomp, strict=True)}
-    notes += [f"the standard deviation of {name} is at its bound, 0" for name in names if sd[name] < 1e-4]
     sd["residual"] = float(np.sqrt(fitted.scale))
+    notes += [
+        f"the standard deviation of {name} is at its bound, 0" for name in names if sd[name] < 0.02 * sd["residual"]
+    ]
     how = "mixed model of single answers"
     if sample.shape != right.shape and conditions > 1:
         kept = right[:, _some(seeds, max(2, MOST_RUNS // conditions))]

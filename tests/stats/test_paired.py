@@ -181,6 +181,19 @@ def test_resampled_f1_agrees_with_resampling_the_rows_themselves() -> None:
     assert found.error == pytest.approx(np.std(draws), rel=0.25)
 
 
+def test_linearised_resamples_are_close_to_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = arms(10, (20, 60), by_problem=1.0)
+    back = np.random.default_rng(11).random(a.shape) > 0.1
+    for parts in ([accuracy(a, back), accuracy(b, back)], [accuracy(a, back)]):
+        whole = contrast(parts, crossed=True)
+        with monkeypatch.context() as patch:
+            patch.setattr("lbt_sim.stats.paired.LINEAR", 0)
+            linear = contrast(parts, crossed=True)
+        assert whole.by_problem
+        assert whole.error != linear.error
+        assert whole.error == pytest.approx(linear.error, rel=0.03)
+
+
 def test_the_mean_over_rounds_is_the_mean_of_the_rounds() -> None:
     hits = np.array([[[1.0, 0, 0, 0]], [[1, 1, 1, 0]]])
     scores = Scores(hits, np.ones_like(hits), np.ones(hits.shape, dtype=bool))

@@ -91,7 +91,7 @@ def _step(span: float) -> float:
 
 
 def _label(tick: float, step: float) -> str:
-    digits = 0 if step >= 1 and step == int(step) else 1
+    digits = next(digits for digits in range(4) if abs(round(step, digits) - step) < step / 1000 or digits == 3)
     return f"{tick:+.{digits}f}".replace("-", "−") if abs(tick) > step / 100 else "0"
 
 

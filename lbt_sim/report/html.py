@@ -6,7 +6,7 @@ policy in the page's head forbids scripts, requests and frames besides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -95,13 +95,7 @@ def _page(template: str, page: Any, drawn: Mapping[str, Any]) -> str:
     assert environment.loader is not None  # noqa: S101 - `templates` gives it one
     style = environment.loader.get_source(environment, "style.css")[0]
     ours: dict[str, Any] = {"policy": Markup(POLICY), "style": Markup(style), "drawn": drawn}  # noqa: S704 - our own files
-    rendered = environment.get_template(template).render(page=page, marker=_marker, **ours)
-    return "\n".join(_lines(rendered.splitlines())) + "\n"
-
-
-def _lines(lines: Sequence[str]) -> list[str]:
-    """Without the empty lines and indents that templates leave; texts keep theirs, as they hold no line's start."""
-    return [line for line in lines if line.strip()]
+    return environment.get_template(template).render(page=page, marker=_marker, **ours)
 
 
 _SHAPES = {

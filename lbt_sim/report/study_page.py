@@ -145,7 +145,7 @@ def study_page(results: StudyResults, analysis: Analysis) -> StudyPage:
         more_series=more,
         curve_rows=tuple((p.condition, p.round, p.score, p.outcomes) for p in analysis.curves),
         conditions=analysis.conditions,
-        titles={one.name: one.title for one in results.conditions},
+        titles={one.name: one.title for one in results.conditions if one.title != one.name},
         forest=forest(analysis.comparisons),
         doses=doses,
         dose_legend=_legend(results, doses),

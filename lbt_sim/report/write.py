@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lbt_sim.errors import InputError, Place
+from lbt_sim.ledger import LEDGER_FILE
+from lbt_sim.manifest import MANIFEST_FILE
 
 if TYPE_CHECKING:
     from lbt_sim.study.analysis import Analysis
@@ -42,6 +44,15 @@ def report_study(results: StudyResults, analysis: Analysis, format_: Text = "htm
     return study_html(page) if format_ == "html" else study_markdown(page)
 
 
+def _refuse_what_is_neither(folder: Path) -> None:
+    if not any((folder / name).is_file() for name in (LEDGER_FILE, MANIFEST_FILE)):
+        raise InputError(
+            f"there is neither a run nor a study in {folder}",
+            where=Place(str(folder)),
+            remedy="Give the folder of a run (`lbt-sim run` prints where it puts one) or of a study.",
+        )
+
+
 def write_report(folder: Path, out: Path | None = None, format_: Format = "html") -> Path:
     """Writes the report of a run or a study folder, whole or not at all; where it is.
 
@@ -67,6 +78,7 @@ def write_report(folder: Path, out: Path | None = None, format_: Format = "html"
         results = load_results(folder)
         text = report_study(results, analyse(results), format_)
     else:
+        _refuse_what_is_neither(folder)
         text = report_run(folder, format_)
     out = out or folder / f"report.{format_}"
     part = out.with_name(f"{out.name}.part")

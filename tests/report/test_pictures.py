@@ -221,5 +221,15 @@ def test_marks_stand_in_order_on_one_axis() -> None:
     assert {label: place for place, label in found.ticks}["0"] == found.zero
 
 
+@pytest.mark.parametrize("value", [0.0, 0.0004, 0.003, 0.02, 0.3])
+def test_the_axis_is_labelled_with_what_it_is(value: float) -> None:
+    found = forest([comparison(value, half=value / 2)])
+    assert found is not None
+    labels = [float(label.replace("−", "-")) for _, label in found.ticks]
+    steps = [b - a for a, b in pairwise(labels)]
+    assert steps == pytest.approx([steps[0]] * len(steps))
+    assert steps[0] > 0
+
+
 def test_no_comparison_no_forest() -> None:
     assert forest([]) is None

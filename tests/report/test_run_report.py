@@ -96,6 +96,13 @@ def test_broken_answers_are_shown_with_what_came_back(ill_folder: Path) -> None:
     assert "exam answers that could not be graded" in report_run(ill_folder).lower()
 
 
+def test_texts_keep_their_lines(run_folder: Path) -> None:
+    with RunRecord(run_folder) as record:
+        feedback = next(iter(record.feedback(1).values()))["text"]
+    assert "\n\n" in feedback
+    assert feedback in "".join(read(report_run(run_folder)).texts)
+
+
 def test_cost_is_what_the_ledger_holds(run_folder: Path) -> None:
     with RunRecord(run_folder) as record:
         calls = record.result()["calls"]
@@ -145,8 +152,10 @@ def test_a_run_that_asked_nothing_is_refused_with_what_to_do(tmp_path: Path) -> 
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    assert lbt_sim("report", tmp_path).status == 2
-    assert lbt_sim("report", tmp_path / "nowhere").status == 2
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        said = lbt_sim("report", folder)
+        assert said.status == 2
+        assert "neither a run nor a study" in said.err
 
 
 # --- the file -------------------------------------------------------------------------------------------------

@@ -7,12 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import lbt_sim
 from made import make_analysis
 from pages import read, without_times
 
 from lbt_sim.report import report_study
 from lbt_sim.report.study_page import study_page
+from lbt_sim.study.folder import create_study
+from lbt_sim.study.plan import load_study
 from lbt_sim.study.results import StudyResults
+
+STUDY = """\
+kind: study
+version: 1
+title: Two against one?
+base: simulated
+seeds: 2
+arms:
+  two: {students: [{persona: literal}, {persona: sceptic}]}
+  one: {students: [{persona: literal}]}
+compare: [[two, one]]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +115,17 @@ def test_a_study_of_which_nothing_is_done_yet_is_reported(results: StudyResults)
     nothing = replace(results, runs={})
     for format_ in ("html", "md"):
         assert "9 of 9 runs are missing" in report_study(nothing, make_analysis(nothing), format_)
+
+
+def test_a_study_folder_is_reported_before_its_first_run(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(STUDY, encoding="utf-8")
+    folder = create_study(load_study(str(file)), tmp_path / "two").path
+    assert lbt_sim("report", folder).status == 0
+    text = read((folder / "report.html").read_text(encoding="utf-8")).text
+    assert "Two against one?" in text
+    assert "4 of 4 runs are missing" in text
+    assert "lbt-sim resume two" in text
 
 
 def test_run_folders_that_are_gone_are_counted(results: StudyResults, tmp_path: Path) -> None:

@@ -375,9 +375,9 @@ _PAGE = """\
 
 <!-- Written by `python -m lbt_sim.report.tables`: change lbt_sim/report/table_schema.py instead. -->
 
-`lbt-sim report RUN_OR_STUDY --format parquet` writes what a run or a study holds as tables, one Parquet file each, to
-be read with pandas, polars, DuckDB, R's arrow. One row is one observation. What is missing or undefined is null, never
-0. Every table but `problems` begins with `run`, `condition`, `seed`.
+`lbt-sim report RUN_OR_STUDY --format parquet -o tables` writes what a run or a study holds as tables, one Parquet file
+each, to be read with pandas or whatever else reads Parquet. One row is one observation. What is missing or undefined
+is null, never 0. Every table but `problems` begins with `run`, `condition`, `seed`. Of a study, for example:
 
 ```python
 import pandas as pd

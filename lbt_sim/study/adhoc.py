@@ -177,9 +177,21 @@ def _runs_in(path: Path, seen: set[Path]) -> Iterator[_Found]:
     elif (path / SCENARIO_FILE).is_file() and (path / MANIFEST_FILE).is_file():
         yield _Found(path)
     else:
-        for below in sorted(path.iterdir(), key=lambda one: _natural(one.name)):
+        for below in _below(path):
             if not below.name.startswith("."):
                 yield from _runs_in(below, seen)
+
+
+def _below(path: Path) -> list[Path]:
+    """What is in a folder, 10 after 9."""
+    try:
+        return sorted(path.iterdir(), key=lambda one: _natural(one.name))
+    except OSError as error:
+        raise InputError(
+            f"the folder cannot be read: {error.strerror or error}",
+            where=Place(str(path)),
+            remedy="Mend its permissions, or leave it out.",
+        ) from error
 
 
 def _runs_of_study(path: Path) -> Iterator[_Found]:

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,10 @@ Watch = Callable[[Mapping[str, Any]], None]
 
 _DEATHS = 2
 """So often a run's worker may die before the run is given up."""
+_LOCKED_DELAY = 5.0
+_LOCKED_TIMES = 36
+"""So often, so many seconds apart, a run is tried whose folder another process holds: a worker that counts as dead may
+live on for a while, where its node was cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Executor(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many blocks it executes at once."""
+        """How many blocks it executes at once; known from `start` on."""
         ...
 
     async def start(self, study: StudyFolder, hear: Callable[[int, Mapping[str, Any]], None]) -> None:
@@ -97,6 +101,8 @@ class Execution:
     _given: dict[int, Block] = field(default_factory=dict, init=False)
     _deaths: Counter[Key] = field(default_factory=Counter, init=False)
     _ended: set[Key] = field(default_factory=set, init=False)
+    _locked: Counter[Key] = field(default_factory=Counter, init=False)
+    _put_off: dict[Key, asyncio.TimerHandle] = field(default_factory=dict, init=False)
     _idle: set[int] = field(default_factory=set, init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _stopping: str = field(default="", init=False)
@@ -119,12 +125,15 @@ class Execution:
         """
         began, started = now(), time.monotonic()
         with locked(self.study.path), ResultsFile(self.study.path) as self._results:
-            self._take_stock()
+            todo = self._take_stock()
             try:
-                if self._waiting:
+                if todo:
                     await self.executor.start(self.study, self._hear)
+                    self._part(todo)
                     await self._deal()
             finally:
+                for timer in self._put_off.values():
+                    timer.cancel()
                 await self.executor.close()
                 outcome = self._outcome(time.monotonic() - started)
                 self._record(began, outcome)
@@ -132,19 +141,24 @@ class Execution:
 
     # --- what is to be done -------------------------------------------------------------------------------
 
-    def _take_stock(self) -> None:
-        """Blocks of runs that are not done: by seed, those that need no other run's failures first."""
+    def _take_stock(self) -> Sequence[PlannedRun]:
+        """The runs that are not done."""
         for result in self._results.results.values():
             self._spend(result)
             if result.status == "done":
                 self.watch({"event": "known", "result": result.as_data()})
         done = {key for key, result in self._results.results.items() if result.status == "done"}
         self._ended = set(done)
+        todo = [run for run in self.study.runs if (run.condition, run.seed) not in done]
+        self.watch({"event": "plan", "runs": len(todo), "done": len(done)})
+        return todo
+
+    def _part(self, todo: Sequence[PlannedRun]) -> None:
+        """Makes blocks of runs: by seed, those that need no other run's failures first."""
         first: dict[int, list[PlannedRun]] = {}
         second: dict[int, list[PlannedRun]] = {}
-        for run in self.study.runs:
-            if (run.condition, run.seed) not in done:
-                (first if run.donor is None else second).setdefault(run.seed, []).append(run)
+        for run in todo:
+            (first if run.donor is None else second).setdefault(run.seed, []).append(run)
         # Runs of a seed share calls; they are parted only where there would else be workers without any.
         parts = math.ceil(self.executor.workers / max(1, len(first) or len(second)))
         for group in (first, second):
@@ -153,14 +167,13 @@ class Execution:
                 beside = tuple(self.study.folder_of(one.name, seed) for one in self.study.conditions)
                 for start in range(0, len(runs), size):
                     self._waiting.append(Block(tuple(runs[start : start + size]), beside))
-        self.watch({"event": "plan", "runs": sum(len(b.runs) for b in self._waiting), "done": len(done)})
 
     def _ready(self, block: Block) -> bool:
         return all(run.donor is None or run.donor in self._ended for run in block.runs)
 
     async def _deal(self) -> None:
         """Gives blocks to idle workers until all is done, or nothing more is to be begun."""
-        while self._waiting or self._given:
+        while self._waiting or self._given or self._put_off:
             if self._over_budget() and not self._stopping:
                 self._stopping = "budget"
                 self.executor.stop(cancel=False)
@@ -192,6 +205,8 @@ class Execution:
             self._idle.add(worker)
         elif kind == "result":
             self._take(RunResult.from_data(event["result"]))
+        elif kind == "interrupted" and "why" in event:
+            self._try_later(worker, (event["condition"], event["seed"]), str(event["why"]))
         elif kind == "block":
             self._given.pop(worker, None)
             self._idle.add(worker)
@@ -222,16 +237,34 @@ class Execution:
         """A worker died: what it had not finished is given out again, each run alone; who dies again is given up."""
         for run in block.runs if block is not None else ():
             key = (run.condition, run.seed)
-            if key in self._ended:
+            if key in self._ended or key in self._put_off:
                 continue
             self._deaths[key] += 1
             if self._deaths[key] >= _DEATHS and len(block.runs if block else ()) == 1:
-                error = f"its worker died {self._deaths[key]} times ({why})"
-                failed = RunResult(run.condition, run.seed, run.folder, "failed", error)
-                self._take(failed)
-                self.watch({"event": "result", "condition": key[0], "seed": key[1], "result": failed.as_data()})
+                self._give_up(run, f"its worker died {self._deaths[key]} times ({why})")
             else:
                 self._waiting.append(Block((run,), block.beside if block else ()))
+
+    def _try_later(self, worker: int, key: Key, why: str) -> None:
+        """Another process holds a run's folder: it is given out again when that may be over, and at last given up."""
+        block = self._given[worker]
+        run = next(run for run in block.runs if (run.condition, run.seed) == key)
+        self._locked[key] += 1
+        if self._locked[key] > _LOCKED_TIMES:
+            self._give_up(run, " ".join(why.split()))
+            return
+
+        def again() -> None:
+            del self._put_off[key]
+            self._waiting.append(Block((run,), block.beside))
+            self._changed.set()
+
+        self._put_off[key] = asyncio.get_running_loop().call_later(_LOCKED_DELAY, again)
+
+    def _give_up(self, run: PlannedRun, error: str) -> None:
+        failed = RunResult(run.condition, run.seed, run.folder, "failed", error)
+        self._take(failed)
+        self.watch({"event": "result", "condition": run.condition, "seed": run.seed, "result": failed.as_data()})
 
     # --- the end --------------------------------------------------------------------------------------------
 
@@ -328,7 +361,9 @@ class LocalWorkers:
                 limit=1 << 26,
                 start_new_session=True,  # the terminal's Ctrl-C is for whoever gives the orders
             )
-            assert process.stdout is not None  # noqa: S101 - it was asked for
+            assert process.stdout is not None and process.stdin is not None  # noqa: S101, PT018 - they were asked for
+            if self._is_closing():  # meanwhile: `close` has not seen this one
+                process.stdin.close()
             told = 0
             async for line in process.stdout:
                 told += 1

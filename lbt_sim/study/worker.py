@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ from lbt_sim.study.folder import StudyFolder, open_study
 from lbt_sim.study.plan import PlannedRun
 from lbt_sim.study.record import RunResult
 
-__all__ = ["Block", "Emit", "Worker", "main"]
+__all__ = ["Block", "Emit", "Worker", "main", "serve"]
 
 Emit = Callable[[Mapping[str, Any]], None]
 """Takes what happens: JSON."""
@@ -215,16 +215,30 @@ def main(folder: str) -> None:
 
 
 async def _work(folder: Path, emit: Emit) -> None:
-    study = open_study(folder)
-    worker = Worker(study, emit)
     lines = asyncio.StreamReader(limit=1 << 26)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+
+    async def next_order() -> Any:
+        line = await lines.readline()
+        return json.loads(line) if line else None
+
+    await serve(folder, emit, next_order)
+
+
+async def serve(folder: Path, emit: Emit, next_order: Callable[[], Awaitable[Any]]) -> None:
+    """Carries out orders: blocks (as JSON has them), `drain`, `cancel`; None: whoever gave them is gone.
+
+    Args:
+        folder: The study's.
+        emit: Takes what happens: `ready` first, `block` after each block.
+        next_order: Waits for an order.
+    """
+    worker = Worker(open_study(folder), emit)
     surroundings = Surroundings(logs=folder / "servers", tell=lambda text: emit({"event": "told", "text": text}))
     async with Shelf(surroundings) as shelf:
         emit({"event": "ready"})
         task: asyncio.Future[None] | None = None
-        while line := await lines.readline():
-            order = json.loads(line)
+        while (order := await next_order()) is not None:
             if order == "drain":
                 worker.drain()
             elif order == "cancel":
@@ -233,7 +247,7 @@ async def _work(folder: Path, emit: Emit) -> None:
                     task.cancel()
             else:
                 task = asyncio.ensure_future(_block(worker, Block.from_data(order), shelf, emit))
-        # Whoever gave the orders has ended, or is gone: nothing that is under way is wanted any more.
+        # Nothing that is under way is wanted any more.
         worker.drain()
         if task is not None:
             await cancelled([task])

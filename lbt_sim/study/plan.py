@@ -13,11 +13,11 @@ from lbt_sim.errors import Place, ScenarioError, nearest
 from lbt_sim.library import FolderLayer, Library, beside, built_in
 from lbt_sim.scenario.load import Base, LoadedScenario, on_engine, read_base
 from lbt_sim.scenario.overrides import override
-from lbt_sim.scenario.study import ArmSpec, StudyFile
+from lbt_sim.scenario.study import BUILT_IN_ARMS, ArmSpec, StudyFile
 from lbt_sim.scenario.validation import validate_model
 from lbt_sim.scenario.vary import with_value
 from lbt_sim.scenario.yaml import Document, parse_path, read_text, read_yaml
-from lbt_sim.study.arms import arm_title, with_arm, with_level
+from lbt_sim.study.arms import arm_title, kind_of, with_arm, with_level
 from lbt_sim.study.compose import composed
 from lbt_sim.study.equal import equalised
 from lbt_sim.study.results import Condition
@@ -217,18 +217,32 @@ class _Variant:
 def _variants(study: _Study, start: Document) -> Iterator[_Variant]:
     """Every condition's document: arms, at each combination of levels."""
     arms: Mapping[str, ArmSpec | None] = study.file.arms or {"": None}
+    for arm, spec in study.file.arms.items():
+        if spec is None and kind_of(arm, spec) is None:
+            near = nearest(arm, BUILT_IN_ARMS)
+            raise study.error(
+                ("arms", arm),
+                f"'{arm}' is not a built-in arm" + (f"; did you mean '{near}'?" if near else ""),
+                BUILT_IN_ARMS,
+                "Correct the name, or say what is different in it (`{title: …}` for the base as it is).",
+            )
     for arm, spec in arms.items():
         for levels in _combinations(study):
-            document, at = start, study.origin("base")
-            for factor, level in levels.items():
-                at = study.origin("factors", factor, level)
-                value = study.file.factors[factor][level]
-                document = with_level(document, factor, value, at)
+            document = _at(study, start, levels, of_cast=True)
             if arm:
-                at = study.origin("arms", arm)
                 document = with_arm(document, arm, spec, study.origin)
+            document = _at(study, document, levels, of_cast=False)
             name = ", ".join(([arm] if arm else []) + [f"{_short(f)}={level}" for f, level in levels.items()])
-            yield _Variant(name, arm, spec, levels, document, at)
+            yield _Variant(name, arm, spec, levels, document, study.origin("arms", arm) if arm else name)
+
+
+def _at(study: _Study, document: Document, levels: Mapping[str, str], *, of_cast: bool) -> Document:
+    """The document at these levels: those of the whole cast, which arms are made from, or the others."""
+    for factor, level in levels.items():
+        if (factor in ("students", "teacher")) == of_cast:
+            origin = study.origin("factors", factor, level)
+            document = with_level(document, factor, study.file.factors[factor][level], origin)
+    return document
 
 
 def _short(factor: str) -> str:

@@ -1,4 +1,4 @@
-"""A study while it runs: how far each condition is, what it costs, what went wrong. Live on a terminal, else as lines."""
+"""A study while it runs: how far each condition is, its cost, what went wrong. Live on a terminal, else as lines."""
 
 from __future__ import annotations
 

@@ -1,0 +1,189 @@
+"""A study file becomes a plan: arms, factors, comparisons, equal compute; mistakes are told with their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lbt_sim.errors import ScenarioError
+from lbt_sim.scenario.schema import ScenarioFile, SeatSpec
+from lbt_sim.study.equal import load_of
+from lbt_sim.study.plan import Plan, load_study
+from lbt_sim.study.ready import prepared_conditions
+
+Write = Callable[..., str]
+THREE = "students: [{persona: literal}, {persona: sceptic}, {persona: novice}]"
+
+
+def files(plan: Plan) -> dict[str, ScenarioFile]:
+    return {one.condition.name: one.loaded.file for one in plan.conditions}
+
+
+def seats(file: ScenarioFile) -> list[SeatSpec]:
+    assert isinstance(file.cast.students, list)
+    return file.cast.students
+
+
+def test_built_in_arms_are_what_they_are_called(write_study: Write) -> None:
+    plan = load_study(write_study("seeds: 2\narms: [self, one, several, clones, resample, shuffled, no_revision]\n"))
+    made = files(plan)
+    assert made["self"].cast.students == "teacher"
+    assert [seat.persona for seat in seats(made["one"])] == ["literal"]
+    assert [seat.persona for seat in seats(made["several"])] == ["literal", "sceptic"]
+    (clones,) = seats(made["clones"])
+    assert (clones.persona, clones.count) == ("literal", 2)
+    assert clones.traits is not None
+    assert clones.traits.mind  # exact copies, whatever their names
+    assert [made[name].method.revise.feedback for name in ("several", "resample", "shuffled")] == [
+        "failures",
+        "none",
+        "shuffled",
+    ]
+    assert made["no_revision"].method.revise.operators == []
+    assert all(made[name].cast == made["several"].cast for name in ("resample", "shuffled", "no_revision"))
+
+
+def test_an_arm_merges_mappings_and_replaces_lists(write_study: Write) -> None:
+    plan = load_study(
+        write_study(
+            "arms:\n  base: {title: as it is}\n  short: {revise: {swaps: 1}, lesson: {questions: 1}, "
+            "students: [{persona: guesser}]}\n  dotted: {set: {method.exam.problems: 9}}\n"
+        )
+    )
+    made = files(plan)
+    assert made["short"].method.revise.swaps == 1
+    assert made["short"].method.revise.chosen == made["base"].method.revise.chosen == 3
+    assert [seat.persona for seat in seats(made["short"])] == ["guesser"]
+    assert made["dotted"].method.exam.problems == 9
+    assert made["base"].method.exam.problems == 6
+
+
+def test_full_combinations_are_all_levels_with_all(write_study: Write) -> None:
+    plan = load_study(
+        write_study("seeds: [4, 9]\nfactors: {method.exam.problems: [4, 8], classroom: [star, ring]}\narms: [one, self]\n")
+    )
+    names = [one.condition.name for one in plan.conditions]
+    assert len(names) == len(set(names)) == 8
+    assert "one, problems=4, classroom=ring" in names
+    file = files(plan)["self, problems=8, classroom=star"]
+    assert (file.method.exam.problems, file.classroom) == (8, "star")
+    assert {run.seed for run in plan.runs} == {4, 9}
+    assert len(list(plan.runs)) == 16
+    assert len({run.folder for run in plan.runs}) == 16
+
+
+def test_given_combinations_are_those_alone(write_study: Write) -> None:
+    rest = "factors: {method.exam.problems: [4, 8], method.exemplars: [2, 3]}\n"
+    plan = load_study(write_study(rest + "combinations: [{method.exam.problems: 4, method.exemplars: 3}]\n"))
+    assert [one.condition.levels for one in plan.conditions] == [{"method.exam.problems": "4", "method.exemplars": "3"}]
+
+
+def test_factors_of_every_student(write_study: Write) -> None:
+    plan = load_study(write_study("factors: {persona: [novice, expert], temperature: [0, 0.7]}\n"))
+    file = files(plan)["persona=novice, temperature=0.7"]
+    assert [seat.persona for seat in seats(file)] == ["novice", "novice"]
+    assert [seat.sampling["answer"].temperature for seat in seats(file)] == [0.7, 0.7]
+
+
+def test_composed_students_are_of_as_many_kinds_as_asked(write_study: Write) -> None:
+    rest = (
+        "arms:\n  mixed: {students: {compose: {count: 4, persona: [literal, sceptic, novice, guesser], "
+        "temperature: [0.0, 0.5]}}}\nfactors: {distinct: [1, 2, 4]}\n"
+    )
+    plan = load_study(write_study(rest))
+    minds = {
+        name: [(seat.persona, seat.traits.mind if seat.traits else None) for seat in seats(file)]
+        for name, file in files(plan).items()
+    }
+    assert [len(set(kinds)) for kinds in minds.values()] == [1, 2, 4]
+    assert all(len(kinds) == 4 for kinds in minds.values())
+    assert [seat.sampling["answer"].temperature for seat in seats(files(plan)["mixed, distinct=2"])] == [0, 0.5, 0, 0.5]
+
+
+def test_without_compare_every_arm_is_compared_with_the_first_at_its_levels(write_study: Write) -> None:
+    plan = load_study(write_study("arms: [one, self]\nfactors: {method.exemplars: [2, 3]}\n"))
+    assert plan.comparisons == (("self, exemplars=2", "one, exemplars=2"), ("self, exemplars=3", "one, exemplars=3"))
+    plan = load_study(write_study("factors: {method.exemplars: [2, 3, 4]}\n"))
+    assert plan.comparisons == (("exemplars=3", "exemplars=2"), ("exemplars=4", "exemplars=2"))
+
+
+def test_compare_names_arms_or_conditions(write_study: Write) -> None:
+    rest = "arms: [one, self]\nfactors: {method.exemplars: [2, 3]}\n"
+    plan = load_study(write_study(rest + "compare: [[one, self], ['one, exemplars=3', 'one, exemplars=2']]\n"))
+    assert plan.comparisons == (
+        ("one, exemplars=2", "self, exemplars=2"),
+        ("one, exemplars=3", "self, exemplars=3"),
+        ("one, exemplars=3", "one, exemplars=2"),
+    )
+
+
+def test_equal_compute_makes_the_answers_of_a_round_equal(write_study: Write) -> None:
+    rest = f"equal_compute: true\narms:\n  three: {{{THREE}}}\n  one:\n  self:\n"
+    plan = load_study(write_study(rest))
+    loads = {name: load_of(file) for name, file in files(plan).items()}
+    assert len({load.answers for load in loads.values()}) == 1
+    assert files(plan)["one"].method.exam.problems == 18  # three times the six problems of three students
+    assert {file.method.select.spend for file in files(plan).values()} == {"all"}
+    assert plan.notes == ()
+
+
+def test_equal_compute_can_give_the_rest_to_selection(write_study: Write) -> None:
+    plan = load_study(write_study(f"equal_compute: {{by: select}}\narms:\n  three: {{{THREE}}}\n  one:\n"))
+    one, three = files(plan)["one"], files(plan)["three"]
+    assert one.method.exam.problems == three.method.exam.problems == 6
+    assert one.method.select.budget == three.method.select.budget + 12
+
+
+def test_what_equal_compute_cannot_give_is_told(write_study: Write) -> None:
+    rest = "equal_compute: true\nset:\n  method.rounds: 1\narms:\n  talk: {lesson: {discussion: 2}}\n  one:\n  no_revision:\n"
+    file = Path(write_study(""))
+    file.write_text("kind: study\nversion: 1\nbase: simulated\n" + rest, encoding="utf-8")
+    notes = " ".join(load_study(str(file)).notes)
+    assert "utterances" in notes
+    assert "no_revision 0" in notes
+
+
+def test_exams_are_no_longer_than_train_allows(write_study: Write) -> None:
+    rest = "equal_compute: true\narms:\n  many: {students: [{persona: literal, count: 30}]}\n  one:\n"
+    plan = load_study(write_study(rest))
+    loads = {name: load_of(file) for name, file in files(plan).items()}
+    assert files(plan)["one"].method.exam.problems <= 80
+    assert loads["one"].answers == loads["many"].answers
+    assert any("one" in note and "train" in note for note in plan.notes)
+
+
+def test_a_shuffled_arm_is_given_the_failures_of_the_next_seed(write_study: Write) -> None:
+    plan = load_study(write_study("seeds: [1, 2, 5]\narms: [one, several, shuffled]\n"))
+    donors = {run.seed: run.donor for run in plan.runs if run.condition == "shuffled"}
+    assert donors == {1: ("several", 2), 2: ("several", 5), 5: ("several", 1)}
+
+
+@pytest.mark.parametrize(
+    ("rest", "key", "says"),
+    [
+        ("arms: [one, selv]\n", "arms.selv", "self"),
+        ("arms: {mine: {students: [{persona: litteral}]}}\n", "arms.mine.students", "literal"),
+        ("arms: [one]\ncompare: [[one, slef]]\n", "compare[0][1]", "one"),
+        ("arms: [shuffled]\nseeds: 3\n", "arms.shuffled", "several"),
+        ("arms: [several, shuffled]\nseeds: 1\n", "arms.shuffled", "seeds"),
+        ("factors: {method.exemplarz: [1, 2]}\n", "factors.method.exemplarz", "exemplars"),
+        ("factors: {method.exemplars: [1, 2]}\ncombinations: [{method.exemplars: 7}]\n", "combinations", "1, 2"),
+        ("arms: {m: {students: {compose: {count: 2, distinct: 3}}}}\n", "arms.m", "kinds"),
+        ("seeds: []\narms: [one]\n", "seeds", "seed"),
+        ("{}\n", "", "arms"),
+        ("arms: [one]\nsedes: 3\n", "sedes", "seeds"),
+    ],
+)
+def test_mistakes_are_told_with_their_place(write_study: Write, rest: str, key: str, says: str) -> None:
+    path = write_study("" if rest == "{}\n" else rest)
+    with pytest.raises(ScenarioError) as caught:
+        prepared_conditions(load_study(path))
+    assert key in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_a_study_that_is_not_there_lists_those_that_are() -> None:
+    with pytest.raises(ScenarioError, match="diversity"):
+        load_study("divesity")

@@ -41,7 +41,7 @@ class Checked:
 
 
 def check_file(name: str, *, sets: Sequence[str] = (), data: Sequence[Path] = ()) -> Checked:
-    """Checks a file by its `kind`.
+    """Checks a file by its `kind`; studies are checked by `lbt_sim.study.check`.
 
     Args:
         name: A path, or the name of a scenario.

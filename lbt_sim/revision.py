@@ -221,7 +221,9 @@ async def _choose(room: Room, feedback: Feedback, spec: M3Spec, round_: int, num
     rng = ctx.seeds.at("choose", round_, parent.id, number).rng()
     failures = _shown_failures(room, feedback, spec, round_, number, ctx)
     exemplars = list(parent.exemplars)
-    places = rng.sample(range(len(exemplars)), rng.randint(1, min(spec.revise.swaps, len(exemplars))))
+    # How many does not hang on the material: runs of one seed write equally often, whatever they have come to.
+    swaps = ctx.seeds.at("swaps", round_, number).rng().randint(1, min(spec.revise.swaps, len(exemplars)))
+    places = rng.sample(range(len(exemplars)), swaps)
     for swap, place in enumerate(places):
         menu = _menu(room, feedback, exemplars, spec, ctx.seeds.at("menu", round_, parent.id, number, swap))
         if not menu:

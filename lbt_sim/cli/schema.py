@@ -12,7 +12,7 @@ __all__ = ["schema"]
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(help="scenario, classroom, agent or persona.")] = "scenario",
+    kind: Annotated[str, typer.Argument(help="scenario, study, classroom, agent or persona.")] = "scenario",
     write: Annotated[
         Path | None, typer.Option("--write", metavar="DIR", help="Write all of them to DIR, for an editor.")
     ] = None,

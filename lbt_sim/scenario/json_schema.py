@@ -11,14 +11,16 @@ from pydantic import BaseModel
 
 from lbt_sim.errors import Place, ScenarioError, nearest
 from lbt_sim.scenario.schema import AgentFile, ClassroomFile, PersonaFile, ScenarioFile
+from lbt_sim.scenario.study import BUILT_IN_ARMS, StudyFile
 
 __all__ = ["SCHEMA_KINDS", "SchemaKind", "schema", "write_schemas"]
 
-SchemaKind = Literal["scenario", "classroom", "agent", "persona"]
+SchemaKind = Literal["scenario", "study", "classroom", "agent", "persona"]
 SCHEMA_KINDS: tuple[SchemaKind, ...] = get_args(SchemaKind)
 
 _FILES: dict[str, type[BaseModel]] = {
     "scenario": ScenarioFile,
+    "study": StudyFile,
     "classroom": ClassroomFile,
     "agent": AgentFile,
     "persona": PersonaFile,
@@ -44,6 +46,8 @@ def schema(kind: str) -> dict[str, Any]:
             remedy=f"Name one of them: lbt-sim schema {near or 'scenario'}",
         )
     made = _FILES[kind].model_json_schema(by_alias=True)
+    if kind == "study":
+        _accept_short_studies(made["properties"])
     definitions: dict[str, Any] = made.get("$defs", {})
     if "ModelSpec" in definitions:
         definitions["ModelSpec"] = _models(definitions)
@@ -118,6 +122,18 @@ def _accept_short_forms(definitions: dict[str, Any]) -> None:
         keyed = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": nested}
         # `{name: ring}` and `{file: x}` fit several of them, hence anyOf.
         definitions["TopologySpec"] = _either(full, name, flat, keyed)
+
+
+def _accept_short_studies(study: dict[str, Any]) -> None:
+    """Adds what a study's validators take beside the full form."""
+    names = {"type": "array", "items": {"enum": list(BUILT_IN_ARMS)}, "description": "Built-in arms."}
+    study["arms"] = _either(study["arms"], names)
+    levels = study["factors"]["additionalProperties"]
+    study["factors"]["additionalProperties"] = {"anyOf": [levels, {"type": "array"}]}
+    study["equal_compute"] = {
+        **study["equal_compute"],
+        "anyOf": [*study["equal_compute"]["anyOf"], {"type": "boolean"}],
+    }
 
 
 def _either(full: dict[str, Any], *short: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Equal compute: every condition gives as many answers, and writes as often, as the one that would do so most.
+"""Equal compute: every condition gives as many answers as the one that would give most.
 
-Counted are, for one round, the students' exam answers (beam x students x problems) and the answers that selection may
-spend. Reports on held-out problems are the same for all, and are not counted. What a round writes (reflections,
-rewrites, choices, what is said in the lesson) follows from the method and the lesson, which equal compute leaves as
-they are: where that differs, it is told.
+Counted are, over a whole run, the students' exam answers (materials taught x students x problems) and the answers that
+selection may spend. Reports on held-out problems are the same for all, and are not counted. What a run writes
+(reflections, rewrites, choices, what is said in the lesson) follows from the method and the lesson, which equal compute
+leaves as they are: where that differs, it is told.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["Equalised", "Load", "equalised", "load_of"]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one round of a scenario asks for, planned.
+    """What a whole run of a scenario asks for, as planned.
 
     Attributes:
         exam: Answers of students in exams.
         select: Answers that selection may spend.
         written: Calls in which the teacher writes or chooses.
-        said: Calls in which students and assistants ask, answer and talk.
+        said: Calls in which students ask, are answered and talk.
     """
 
     exam: int
@@ -43,9 +43,9 @@ class Load:
 
 
 def load_of(file: ScenarioFile) -> Load:
-    """What a round asks for when the beam is full."""
+    """What a run asks for when the beam gets as full as it may."""
     method, revise = file.method, file.method.revise
-    students = heads(file.cast)
+    students, taught = heads(file.cast), _taught(file)
     written = 0
     if "rewrite" in revise.operators:
         written += revise.reflections * (1 + revise.rewrites)
@@ -54,11 +54,18 @@ def load_of(file: ScenarioFile) -> Load:
     said = students * (2 * file.lesson.questions)
     said += students * file.lesson.discussion.turns * (file.lesson.discussion.mode == "talk")
     return Load(
-        exam=method.beam * students * _problems(file),
-        select=method.select.budget,
-        written=method.beam * written,
-        said=method.beam * said,
+        exam=taught * students * _problems(file),
+        select=method.rounds * method.select.budget,
+        written=taught * written,
+        said=taught * said,
     )
+
+
+def _taught(file: ScenarioFile) -> int:
+    """How many materials are taught in a run: one in the first round, then the beam."""
+    method = file.method
+    beam = method.beam if method.revise.operators else 1
+    return 1 + (method.rounds - 1) * beam if method.rounds else 0
 
 
 def _problems(file: ScenarioFile) -> int:
@@ -75,7 +82,7 @@ class Equalised:
 
 
 def equalised(scenarios: Sequence[LoadedScenario], names: Sequence[str], spec: EqualComputeSpec) -> Equalised:
-    """Makes the answers of a round equal.
+    """Makes the answers of a run equal.
 
     Args:
         scenarios: The conditions.
@@ -88,11 +95,11 @@ def equalised(scenarios: Sequence[LoadedScenario], names: Sequence[str], spec: E
     notes: list[str] = []
     for scenario, load, name in zip(scenarios, loads, names, strict=True):
         file, missing, change = scenario.file, target - load.answers, dict[str, Any]()
-        width = file.method.beam * heads(file.cast)
+        width = _taught(file) * heads(file.cast)
         fixed = file.method.exam.set_by == "fixed" and bool(file.method.exam.ids)
-        if spec.by == "exam" and missing and not fixed:
+        if spec.by == "exam" and missing and width and not fixed:
             most = _most_problems(scenario)
-            longer = min(_problems(file) + missing // width, most)
+            longer = min(_problems(file) + missing // width, max(most, _problems(file)))
             if longer < _problems(file) + missing // width:
                 notes.append(
                     f"{name}: train has no more than {most} problems for an exam; the rest of its answers "
@@ -100,9 +107,12 @@ def equalised(scenarios: Sequence[LoadedScenario], names: Sequence[str], spec: E
                 )
             missing -= (longer - _problems(file)) * width
             change["method.exam.problems"] = longer
-        change["method.select.budget"] = file.method.select.budget + missing
+        more, short = divmod(missing, max(1, file.method.rounds))
+        change["method.select.budget"] = file.method.select.budget + more
         # Selection that is settled early would leave answers unspent.
         change["method.select.spend"] = "all"
+        if short:
+            notes.append(f"{name}: {short} of {target:,} answers cannot be given: no round can take them")
         sets.append(change)
     notes += _unequal(loads, names)
     return Equalised(tuple(sets), tuple(notes))
@@ -126,5 +136,5 @@ def _unequal(loads: Sequence[Load], names: Sequence[str]) -> list[str]:
     ):
         most = max(values)
         if less := [f"{name} {value}" for name, value in zip(names, values, strict=True) if value < most]:
-            notes.append(f"{what} in a round, which equal compute cannot give: {most} at most; {', '.join(less)}")
+            notes.append(f"{what} in a run, which equal compute cannot give: {most} at most; {', '.join(less)}")
     return notes

@@ -70,6 +70,7 @@ class Plan:
         comparisons: (a, b) of conditions' names.
         notes: Where equal compute cannot be had, and by how much.
         source: Its file, as shown to people.
+        document: What is written there.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Plan:
     comparisons: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     source: str
+    document: Document
 
     @property
     def runs(self) -> Iterator[PlannedRun]:
@@ -147,7 +149,7 @@ def load_study(
         )
     conditions = _conditions(study, variants, loaded)
     conditions = tuple(_with_donor(one, _donor(study, one, conditions)) for one in conditions)
-    return Plan(study.name, study.file, conditions, _comparisons(study, conditions), tuple(notes), shown)
+    return Plan(study.name, study.file, conditions, _comparisons(study, conditions), tuple(notes), shown, document)
 
 
 def _open(name: str, cwd: Path) -> tuple[str, str, Path]:

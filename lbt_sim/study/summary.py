@@ -29,39 +29,41 @@ def print_findings(console: Console, results: StudyResults, analysis: Analysis) 
         console.print(_comparisons(analysis.comparisons))
         first = next((one.difference for one in analysis.comparisons if one.difference is not None), None)
         if first is not None:
-            console.print(Text(f"95 % intervals: {first.method}.", "lbt.label"))
+            told = f"95 % intervals: {first.method}. Detectable: the true difference found with 80 % power. "
+            told += "Not graded: held-out answers that are invalid, truncated or failed."
+            console.print(Text(told, "lbt.label"))
     for warning in analysis.warnings:
         console.print(Text(f"note: {look.plain(warning)}", "lbt.notice"))
 
 
 def _conditions(rows: Iterable[ConditionRow], metric: str) -> Table:
-    table = _table(
-        "condition", "runs", "failed", "round 0", f"last {metric}", "gain (95 %)", "invalid", "failed answers"
-    )
+    table = _table("condition", "runs", "start", "end", f"gain in {metric} (95 %)", "not graded")
     for row in rows:
+        answers = sum(row.outcomes.values())
+        broken = sum(row.outcomes.get(name, 0) for name in ("invalid", "truncated", "failed"))
+        runs = Text(str(row.done))
+        for number, word in ((row.failed, "failed"), (row.missing, "missing")):
+            if number:
+                runs.append(f", {number} {word}", "lbt.failed")
         table.add_row(
             row.condition,
-            str(row.done),
-            Text(str(row.failed or ""), "lbt.failed"),
+            runs,
             _value(row.start),
             _value(row.end),
             _with_interval(row.gain),
-            str(row.outcomes.get("invalid", 0) + row.outcomes.get("truncated", 0)),
-            str(row.outcomes.get("failed", 0)),
+            f"{broken:,} of {answers:,}",
         )
     return table
 
 
 def _comparisons(rows: Iterable[Comparison]) -> Table:
-    table = _table("comparison", "pairs", "difference (95 %)", "p", "Holm p", "g", "detectable", "")
+    table = _table("comparison", "pairs", "difference (95 %)", "Holm p", "detectable", "")
     for row in rows:
         table.add_row(
             f"{row.a} − {row.b}",
             str(row.pairs),
             _with_interval(row.difference),
-            _p(row.p),
             _p(row.p_holm),
-            "–" if row.effect is None else f"{row.effect.value:+.2f}",
             "–" if row.detectable is None else f"{row.detectable:.3f}",
             row.verdict,
         )
@@ -69,9 +71,16 @@ def _comparisons(rows: Iterable[Comparison]) -> Table:
 
 
 def _table(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for number, name in enumerate(names):
-        table.add_column(name, justify="left" if number in (0, len(names) - 1) else "right", header_style="lbt.label")
+        first = number == 0
+        table.add_column(
+            name,
+            justify="left" if first or not name else "right",
+            header_style="lbt.label",
+            no_wrap=not first,  # figures stay whole; long names of conditions are broken
+            overflow="fold",
+        )
     return table
 
 
@@ -84,7 +93,7 @@ def _with_interval(estimate: Estimate | None) -> str:
         return "–"
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:+.3f}"
-    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
+    return f"{estimate.value:+.3f} ({estimate.low:+.3f}, {estimate.high:+.3f})"
 
 
 def _p(p: float | None) -> str:

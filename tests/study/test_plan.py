@@ -62,7 +62,9 @@ def test_an_arm_merges_mappings_and_replaces_lists(write_study: Write) -> None:
 
 def test_full_combinations_are_all_levels_with_all(write_study: Write) -> None:
     plan = load_study(
-        write_study("seeds: [4, 9]\nfactors: {method.exam.problems: [4, 8], classroom: [star, ring]}\narms: [one, self]\n")
+        write_study(
+            "seeds: [4, 9]\nfactors: {method.exam.problems: [4, 8], classroom: [star, ring]}\narms: [one, self]\n"
+        )
     )
     names = [one.condition.name for one in plan.conditions]
     assert len(names) == len(set(names)) == 8
@@ -119,7 +121,7 @@ def test_compare_names_arms_or_conditions(write_study: Write) -> None:
     )
 
 
-def test_equal_compute_makes_the_answers_of_a_round_equal(write_study: Write) -> None:
+def test_equal_compute_makes_the_answers_of_a_run_equal(write_study: Write) -> None:
     rest = f"equal_compute: true\narms:\n  three: {{{THREE}}}\n  one:\n  self:\n"
     plan = load_study(write_study(rest))
     loads = {name: load_of(file) for name, file in files(plan).items()}
@@ -137,10 +139,8 @@ def test_equal_compute_can_give_the_rest_to_selection(write_study: Write) -> Non
 
 
 def test_what_equal_compute_cannot_give_is_told(write_study: Write) -> None:
-    rest = "equal_compute: true\nset:\n  method.rounds: 1\narms:\n  talk: {lesson: {discussion: 2}}\n  one:\n  no_revision:\n"
-    file = Path(write_study(""))
-    file.write_text("kind: study\nversion: 1\nbase: simulated\n" + rest, encoding="utf-8")
-    notes = " ".join(load_study(str(file)).notes)
+    rest = "equal_compute: true\narms:\n  talk: {lesson: {discussion: 2}}\n  one:\n  no_revision:\n"
+    notes = " ".join(load_study(write_study(rest)).notes)
     assert "utterances" in notes
     assert "no_revision 0" in notes
 

@@ -1,0 +1,102 @@
+"""A study file checked to the last prompt, and what it will take told before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lbt_sim.check_file import Checked
+from lbt_sim.library import FolderLayer, Library, built_in
+from lbt_sim.scenario.files import file_kind
+from lbt_sim.scenario.presets import explain
+from lbt_sim.study.forecast import Forecast, Pilot, forecast, is_simulated, pilot
+from lbt_sim.study.plan import Plan, load_study
+from lbt_sim.study.ready import prepared_conditions
+from lbt_sim.transcript.figures import count, duration, plural
+
+__all__ = ["check_study", "is_study_file"]
+
+_MOST = 24
+"""Conditions that are listed one by one."""
+
+
+def is_study_file(name: str) -> bool:
+    """Whether a name or path means a study: a file that says so, or a name that only a study has."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return file_kind(name) == "study"
+    library = Library([FolderLayer(Path.cwd(), "here"), built_in()])
+    return name not in library.names("scenarios") and name in library.names("scenarios/studies")
+
+
+def check_study(name: str, *, sets: Sequence[str] = (), data: Sequence[Path] = (), measure: bool = False) -> Checked:
+    """Checks a study and every scenario in it; rehearses one seed of each condition on the simulated engine.
+
+    Args:
+        name: A name, or a path.
+        sets: `key.path=value`, done in order.
+        data: Folders to look for data files in.
+        measure: Run a pilot on the study's own models, one round of its first condition, to measure time and tokens.
+
+    Raises:
+        LbtError: What is wrong with it.
+    """
+    plan = load_study(name, sets=sets, data=data)
+    prepared_conditions(plan)
+    found = forecast(plan)
+    measured = pilot(plan) if measure else None
+    lines = [*_size(plan), *_conditions(plan, found), *_cost(plan, found, measured)]
+    lines += [f"compared: {', '.join(f'{a} − {b}' for a, b in plan.comparisons) or 'nothing'}"]
+    lines += [f"note: {note}" for note in plan.notes]
+    return Checked("study", lines, explain(plan.file, plan.document, {}))
+
+
+def _size(plan: Plan) -> Iterator[str]:
+    seeds = plan.file.seed_list
+    total = len(seeds) * len(plan.conditions)
+    yield (
+        f"{plural(total, 'run')}: {plural(len(plan.conditions), 'condition')} × {plural(len(seeds), 'seed')}, "
+        "compared seed by seed on the same problems"
+    )
+
+
+def _conditions(plan: Plan, found: Forecast) -> Iterator[str]:
+    shown = plan.conditions[:_MOST]
+    width = max(len(one.condition.name) for one in shown)
+    for one in shown:
+        counts = found.counts[one.condition.name]
+        yield (
+            f"  {one.condition.name:<{width}}  {one.condition.title}: a run has {count(counts['answers'])} answers "
+            f"({count(counts['exam_answers'])} in exams, {count(counts['select_answers'])} to select, "
+            f"{count(counts['report_answers'])} held out), {count(counts['written'])} calls that write"
+        )
+    if len(plan.conditions) > len(shown):
+        yield f"  … and {plural(len(plan.conditions) - len(shown), 'condition')} more"
+
+
+def _cost(plan: Plan, found: Forecast, measured: Pilot | None) -> Iterator[str]:
+    yield (
+        f"calls: about {count(found.calls)} asked for, {count(found.paid)} of them paid: equal deterministic calls of "
+        "one seed's conditions are made once (rehearsed on the simulated engine, one seed of each)"
+    )
+    if measured is not None:
+        yield (
+            f"tokens: about {count(measured.prompt * found.paid)} in prompts and "
+            f"{count(measured.completion * found.paid)} generated (measured: {measured.prompt:.0f} and "
+            f"{measured.completion:.1f} for each call)"
+        )
+        seconds = measured.seconds / measured.calls * found.paid
+        yield (
+            f"time: about {duration(seconds)} (measured: one round of {measured.condition}, {count(measured.calls)} "
+            f"calls, took {duration(measured.seconds)} on these models); several runs at once are seldom slower"
+        )
+        return
+    yield (
+        f"tokens: about {count(found.total('prompt_tokens'))} in prompts and {count(found.total('completion_tokens'))} "
+        "generated, counted as words and without what a language model writes at length"
+    )
+    if found.seconds is not None:
+        yield f"time: about {duration(found.seconds)} with one worker, less with more (measured: {found.how})"
+    else:
+        yield "time: not measured; `--pilot` runs one round of the first condition on the study's own models"
+    if is_simulated(plan):
+        yield "its learners are simulated: rules in place of a language model"

@@ -34,6 +34,7 @@ DOCUMENTS = (
     "agents/README.md",
     "classrooms/README.md",
     "docs/serving.md",
+    "docs/studies.md",
 )
 
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -76,6 +77,8 @@ def test_the_commands_of_a_document_run_one_after_the_other(document: str, tmp_p
         if words[1] == "run" and not {"--engine", "--out"} & set(words):
             # `--out` too: the next command may run the same scenario in the folder of that name.
             words += ["--engine", "simulated", "--out", "asked"]
+        if words[1] == "study" and "--set" not in words:
+            words += ["--set", "seeds=2"]
         done = run(words[1:], here)
         assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr

@@ -121,8 +121,9 @@ def load_study(
 
     Args:
         name_or_path: A name (`diversity`: in `scenarios/studies/` here, then in the built-in library) or a path.
-        sets: `key.path=value`: changes of the study file, done in order.
-        engine: Puts every model of the base on this engine.
+        sets: `key.path=value`, done in order: changes of the study file where the key is one of a study's, else of the
+            base scenario, as `set` says them.
+        engine: Puts every model of every condition on this engine.
         data: Folders to look for data files in.
         cwd: The working directory, if it is another than the process's.
 
@@ -131,11 +132,16 @@ def load_study(
     """
     cwd = (cwd or Path.cwd()).resolve()
     text, shown, path = _open(name_or_path, cwd)
-    document = override(read_yaml(text, shown), sets)
+    own = [one for one in sets if _first(one) in StudyFile.model_fields]
+    document = override(read_yaml(text, shown), own)
     study = _Study(document, validate_model(document, StudyFile), path.stem)
-    base = _base(study, path, engine, data, cwd)
-    start = _changed(study, base.document)
+    base = _base(study, path, data, cwd)
+    start = override(_changed(study, base.document), [one for one in sets if one not in own])
+    if study.file.engine is not None:
+        start = on_engine(start, study.file.engine)
     variants = list(_variants(study, start))
+    if engine is not None:
+        variants = [replace(one, document=on_engine(one.document, engine)) for one in variants]
     loaded = [base.load(composed(one.document, one.origin)) for one in variants]
     notes: list[str] = []
     if study.file.equal_compute is not None:
@@ -169,7 +175,15 @@ def _open(name: str, cwd: Path) -> tuple[str, str, Path]:
     raise AssertionError(name)  # find raises for a name that no layer lists
 
 
-def _base(study: _Study, path: Path, engine: str | None, data: Sequence[Path | str], cwd: Path) -> Base:
+def _first(entry: str) -> str:
+    """The first key of a `key.path=value`."""
+    try:
+        return str(parse_path(entry.partition("=")[0].strip())[0])
+    except (ValueError, IndexError):
+        return ""
+
+
+def _base(study: _Study, path: Path, data: Sequence[Path | str], cwd: Path) -> Base:
     """The base scenario; a path is relative to the study's file."""
     name = study.file.base
     if name.endswith((".yaml", ".yml")) or "/" in name:
@@ -178,13 +192,11 @@ def _base(study: _Study, path: Path, engine: str | None, data: Sequence[Path | s
             raise study.error(("base",), f"there is no file {name}", remedy="Write its path relative to the study's.")
         name = str(found)
     try:
-        base = read_base(name, data=data, cwd=cwd, beside_too=beside(path))
+        return read_base(name, data=data, cwd=cwd, beside_too=beside(path))
     except ScenarioError as error:
         if error.where is None or error.where.file is None:
             error.where = study.document.place(("base",))
         raise
-    chosen = engine or study.file.engine
-    return base if chosen is None else replace(base, document=on_engine(base.document, chosen))
 
 
 def _changed(study: _Study, document: Document) -> Document:

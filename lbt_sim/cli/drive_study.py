@@ -14,15 +14,32 @@ from typing import Any
 
 import typer
 
-from lbt_sim.errors import InputError, Interrupted, LbtError, Place, RunError
+from lbt_sim.errors import InputError, Interrupted, LbtError, Place, RunError, nearest
 from lbt_sim.study.execute import Execution, Executor, LocalWorkers, Outcome
 from lbt_sim.study.folder import StudyFolder, load_results, open_study
 from lbt_sim.transcript.commands import command_line
 
-__all__ = ["drive_study", "executor_of"]
+__all__ = ["check_executor", "drive_study", "executor_of"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+EXECUTORS = ("local", "ray")
 REPORT = "report.html"
+
+
+def check_executor(name: str) -> None:
+    """Refuses an executor that is not there, before anything is made.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    if name not in EXECUTORS:
+        near = nearest(name, EXECUTORS)
+        raise InputError(
+            f"'{name}' is not an executor" + (f"; did you mean '{near}'?" if near else ""),
+            where=Place(key="--executor"),
+            valid=EXECUTORS,
+            remedy="Name one of these.",
+        )
 
 
 def executor_of(name: str, workers: int | None, study: StudyFolder) -> Executor:
@@ -31,16 +48,13 @@ def executor_of(name: str, workers: int | None, study: StudyFolder) -> Executor:
     Raises:
         InputError: There is none, or its package is missing.
     """
-    if name == "local":
-        return LocalWorkers(workers or default_workers(study))
+    check_executor(name)
     if name == "ray":
         from lbt_sim.study.ray_workers import RayWorkers
 
         ray: Executor = RayWorkers(workers)
         return ray
-    raise InputError(
-        f"'{name}' is not an executor", where=Place(key="--executor"), valid=["local", "ray"], remedy="Name one."
-    )
+    return LocalWorkers(workers or default_workers(study))
 
 
 def default_workers(study: StudyFolder) -> int:

@@ -35,7 +35,7 @@ def study(
 
     Example: lbt-sim study diversity --workers 2 --set seeds=10
     """
-    from lbt_sim.cli.drive_study import drive_study, executor_of
+    from lbt_sim.cli.drive_study import check_executor, drive_study, executor_of
     from lbt_sim.cli.fetch import fetch_models
     from lbt_sim.errors import InputError, Place
     from lbt_sim.folders import claimed
@@ -49,6 +49,7 @@ def study(
             where=Place(key="STUDY"),
             remedy=f"Go on with it: lbt-sim resume {file}",
         )
+    check_executor(executor)
     plan = load_study(file, sets=set_ or (), engine=engine, data=data or ())
     for prepared in prepared_conditions(plan):
         fetch_models(prepared, quiet=quiet)

@@ -92,7 +92,7 @@ def _with_interval(estimate: Estimate | None) -> str:
     if estimate is None:
         return "–"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:+.3f}"
+        return f"{estimate.value:+.3f} (no interval)"
     return f"{estimate.value:+.3f} ({estimate.low:+.3f}, {estimate.high:+.3f})"
 
 

@@ -204,25 +204,30 @@ class Worker:
 def main(folder: str) -> None:
     """Runs a worker process: blocks come in as JSON lines, what happens goes out as JSON lines."""
     # Whatever else prints must not get between the lines.
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    out = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def emit(data: Mapping[str, Any]) -> None:
-        out.write(json.dumps(data) + "\n")
-        out.flush()
+        line = json.dumps(data).encode() + b"\n"
+        while line:
+            line = line[os.write(out, line) :]
 
     asyncio.run(_work(Path(folder), emit))
 
 
 async def _work(folder: Path, emit: Emit) -> None:
     lines = asyncio.StreamReader(limit=1 << 26)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    loop = asyncio.get_running_loop()
+    orders, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
 
     async def next_order() -> Any:
         line = await lines.readline()
         return json.loads(line) if line else None
 
-    await serve(folder, emit, next_order)
+    try:
+        await serve(folder, emit, next_order)
+    finally:
+        orders.close()
 
 
 async def serve(folder: Path, emit: Emit, next_order: Callable[[], Awaitable[Any]]) -> None:

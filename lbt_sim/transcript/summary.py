@@ -245,9 +245,7 @@ def next_commands(result: Mapping[str, Any], look: Look = UNICODE) -> Text:
     pairs.append((command_line("show", run), "read what happened"))
     if rounds:
         pairs.append((command_line("show", run, "--round", str(last)), "the last round in full"))
-    if last:
-        fork = command_line("fork", run, "--from-round", "1", "--set", "method.revise.feedback=none")
-        pairs.append((fork, "the control: without feedback"))
+    pairs.append((command_line("report", run), "a page to look at"))
     pairs = pairs[:3]
     # The purpose first: a long command then runs over the line's end as one piece.
     wide = max(len(purpose) for _, purpose in pairs)

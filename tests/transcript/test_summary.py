@@ -86,7 +86,7 @@ def test_the_next_commands_can_be_pasted():
     assert len(lines) == 3
     assert lines[0].endswith("  lbt-sim show 'runs/a b'")
     assert lines[1].endswith("  lbt-sim show 'runs/a b' --round 4")
-    assert lines[2].endswith("  lbt-sim fork 'runs/a b' --from-round 1 --set method.revise.feedback=none")
+    assert lines[2].endswith("  lbt-sim report 'runs/a b'")
 
 
 def test_the_next_commands_are_as_this_one_was_given(monkeypatch):
@@ -101,4 +101,4 @@ def test_a_run_that_stopped_is_resumed_first():
 def test_commands_are_never_broken_over_lines():
     screen = Screen(color=False, width=40, height=30)
     print_summary(screen.console, result(report(0, 0.5), report(1, 0.5)))
-    assert any("lbt-sim fork 'runs/a b' --from-round 1 --set" in line for line in screen.text.splitlines())
+    assert any("lbt-sim show 'runs/a b' --round 1" in line for line in screen.text.splitlines())

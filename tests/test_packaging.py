@@ -82,8 +82,8 @@ def installed(uv: str, wheel: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return python.parent / "lbt-sim"
 
 
-OF_EXTRAS = {"datasets", "math_verify"}
-COME_WITH = {"pydantic_core": "pydantic"}
+OF_EXTRAS = {"datasets", "math_verify", "ray"}
+COME_WITH = {"markupsafe": "jinja2", "pydantic_core": "pydantic"}
 """Imported beside the package that pins it."""
 
 
@@ -136,6 +136,12 @@ def test_the_wheel_runs_the_quickstart_from_another_directory(installed: Path, t
     assert (tmp_path / "runs" / "quickstart-7" / "run.sqlite").is_file()
     replayed = json.loads(call(installed, "replay", "runs/quickstart-7", "--json", cwd=tmp_path).splitlines()[-1])
     assert replayed["rounds"] == result["rounds"]
+
+
+def test_the_wheel_runs_a_study_to_its_report(installed: Path, tmp_path: Path) -> None:
+    small = [f"--set={one}" for one in ("seeds=1", "arms=[one]", "compare=[]", "method.rounds=1", "task.held_out=10")]
+    call(installed, "study", "diversity", *small, "--out", "s", "--quiet", cwd=tmp_path)
+    assert "<title>" in (tmp_path / "s" / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_wheel_makes_a_workspace_whose_scenario_runs(installed: Path, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class Design:
     arm_seed: float = 0.25
     arm_problem: float = 0.0
     failing: float = 0.0
+    balanced: bool = False
 
     @property
     def label(self) -> str:
@@ -53,6 +54,7 @@ class Design:
         parts += [f"effect {self.effect:g}"] if self.effect else []
         parts += [f"base {self.base:g}"] if self.base != 0.5 else []
         parts += [f"{self.failing:.0%} of answers failed"] if self.failing else []
+        parts += ["half of the problems positive by design"] if self.balanced else []
         return f"{self.seeds} × {self.problems}, {kind}, {self.metric}: {', '.join(parts)}"
 
 
@@ -73,6 +75,7 @@ COVERAGE = [
     Design(10, 60, metric="f1"),
     Design(30, 120, metric="f1", arm_problem=0.4, effect=0.3),
     Design(30, 60, crossed=False, metric="f1", effect=0.3),
+    Design(30, 120, metric="f1", balanced=True),
 ]
 
 
@@ -90,12 +93,18 @@ def draw(design: Design, rng: np.random.Generator, effects: Sequence[float]) -> 
     return arms
 
 
-def scores(right: np.ndarray, design: Design, rng: np.random.Generator) -> Scores:
-    """As the study layer makes them; every other problem is positive, as all answers are P or N."""
+def labels(design: Design, rng: np.random.Generator) -> np.ndarray:
+    """Which problems are positive: each with probability one half, or every other one."""
+    if design.balanced:
+        return (np.arange(design.problems) % 2 == 0)[None]
+    return rng.random((1 if design.crossed else design.seeds, design.problems)) < 0.5
+
+
+def scores(right: np.ndarray, positive: np.ndarray, design: Design, rng: np.random.Generator) -> Scores:
+    """As the study layer makes them, where all answers are positive or negative."""
     back = rng.random(right.shape) >= design.failing
     if design.metric == "accuracy":
         return Scores((right & back)[None] * 1.0, back[None] * 1.0, back[None])
-    positive = np.arange(design.problems) % 2 == 0
     hits = 2.0 * (right & positive & back)
     return Scores(hits[None], (hits + (~right & back))[None], back[None])
 
@@ -111,7 +120,7 @@ def truth(design: Design, effect: float) -> float:
     many = replace(design, seeds=2_000, crossed=False)
     for _ in range(blocks):
         (right,) = draw(many, rng, [effect])
-        one = scores(right, many, rng)
+        one = scores(right, labels(many, rng), many, rng)
         total += float((one.hits.sum(axis=2) / one.base.sum(axis=2)).mean())
     return total / blocks
 
@@ -129,7 +138,8 @@ def coverage(designs: Sequence[Design], simulations: int) -> None:
         true = truth(design, design.effect) - truth(design, 0.0)
         held = alone = rejected = 0
         for _ in range(simulations):
-            a, b = (scores(right, design, rng) for right in draw(design, rng, (design.effect, 0.0)))
+            positive = labels(design, rng)
+            a, b = (scores(right, positive, design, rng) for right in draw(design, rng, (design.effect, 0.0)))
             found = contrast([a.without(b), b.without(a)], design.crossed)
             held += holds(found.estimate, true)
             alone += holds(contrast([a], design.crossed).estimate, truth(design, design.effect))
@@ -206,7 +216,8 @@ def pairs(simulations: int) -> None:
 
 
 def paired(design: Design, rng: np.random.Generator) -> float:
-    parts = [scores(right, design, rng) for right in draw(design, rng, (design.effect, 0.0))]
+    positive = labels(design, rng)
+    parts = [scores(right, positive, design, rng) for right in draw(design, rng, (design.effect, 0.0))]
     return paired_p(contrast(parts, crossed=False)) or 1.0
 
 

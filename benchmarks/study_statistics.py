@@ -79,6 +79,9 @@ COVERAGE = [
 ]
 
 
+HOLM = [Design(10, 60), Design(30, 120), Design(30, 60, arm_problem=0.4)]
+
+
 def draw(design: Design, rng: np.random.Generator, effects: Sequence[float]) -> list[np.ndarray]:
     """For each arm, seeds × problems: whether each answer is right."""
     rows = 1 if design.crossed else design.seeds
@@ -182,10 +185,10 @@ def letters_of(right: np.ndarray) -> str:
     return "".join("c" if one else "w" for one in right)
 
 
-def holm(simulations: int) -> None:
+def holm(designs: Sequence[Design], simulations: int) -> None:
     print("| four arms that do not differ, three comparisons | any Holm p ≤ 0.05 | any `shown` |")
     print("| --- | --- | --- |")
-    for number, design in enumerate([Design(10, 60), Design(30, 120), Design(30, 60, arm_problem=0.4)]):
+    for number, design in enumerate(designs):
         rng = np.random.default_rng([8, number])
         rejected = shown = 0
         for _ in range(simulations):
@@ -285,7 +288,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=["coverage", "holm", "pairs", "scale", "scale-own"])
     parser.add_argument("--simulations", type=int, default=2_000)
-    parser.add_argument("--designs", default=f"0:{len(COVERAGE)}", help="which designs of coverage: first:last")
+    parser.add_argument(
+        "--designs", default=f"0:{len(COVERAGE)}", help="which designs of coverage and holm: first:last"
+    )
     args = parser.parse_args()
     first, last = map(int, args.designs.split(":"))
     for part in args.parts:
@@ -294,7 +299,7 @@ def main() -> None:
         if part == "coverage":
             coverage(COVERAGE[first:last], args.simulations)
         elif part == "holm":
-            holm(args.simulations)
+            holm(HOLM[first:last], args.simulations)
         elif part == "pairs":
             pairs(max(200, args.simulations // 2))
         else:

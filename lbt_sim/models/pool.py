@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from lbt_sim.errors import Place
+from lbt_sim.errors import InputError, Place
 from lbt_sim.ledger import LedgerReader
 from lbt_sim.models.base import ChatModel, ModelInfo, Reply
 from lbt_sim.models.registry import open_model
@@ -52,7 +52,12 @@ class Pool:
         for ledger in self.ledgers:
             if not rest:
                 break
-            for key, call in ledger.find_keys(rest, answerer).items():
+            try:
+                calls = ledger.find_keys(rest, answerer)
+            except InputError:  # damaged: whoever goes on with that run is told, the others do without
+                self.ledgers = [one for one in self.ledgers if one is not ledger]
+                continue
+            for key, call in calls.items():
                 if call.finish != "failed":
                     found[key] = self._known[answerer, key] = from_row(call)
             rest = [key for key in rest if key not in found]

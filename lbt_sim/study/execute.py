@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from lbt_sim.errors import Place, RunError
 from lbt_sim.executions import now
 from lbt_sim.folders import locked
-from lbt_sim.manifest import write_manifest
-from lbt_sim.study.folder import ResultsFile, StudyFolder
+from lbt_sim.ledger import LEDGER_FILE
+from lbt_sim.manifest import MANIFEST_FILE, write_manifest
+from lbt_sim.study.folder import ResultsFile, StudyFolder, facts_of
+from lbt_sim.study.local_workers import LocalWorkers
 from lbt_sim.study.plan import PlannedRun
 from lbt_sim.study.record import RunResult
 from lbt_sim.study.worker import Block
@@ -105,11 +104,13 @@ class Execution:
     _put_off: dict[Key, asyncio.TimerHandle] = field(default_factory=dict, init=False)
     _idle: set[int] = field(default_factory=set, init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _todo: set[Key] = field(default_factory=set, init=False)
     _stopping: str = field(default="", init=False)
+    _broken: Exception | None = field(default=None, init=False)
     _lost: int = field(default=0, init=False)
     _why: str = field(default="", init=False)
-    _made: int = field(default=0, init=False)
-    _tokens: int = field(default=0, init=False)
+    _spent: dict[Key, tuple[int, int]] = field(default_factory=dict, init=False)
+    """Calls made, and tokens, of each run that came to an end, all its executions together."""
 
     def stop(self, *, cancel: bool = False) -> None:
         """Begins nothing more; with `cancel` what is in flight is broken off."""
@@ -122,6 +123,7 @@ class Execution:
 
         Raises:
             RunLocked: Another process works on the study.
+            RunError: No worker can be started, or results cannot be kept.
         """
         began, started = now(), time.monotonic()
         with locked(self.study.path), ResultsFile(self.study.path) as self._results:
@@ -148,10 +150,21 @@ class Execution:
             if result.status == "done":
                 self.watch({"event": "known", "result": result.as_data()})
         done = {key for key, result in self._results.results.items() if result.status == "done"}
-        self._ended = set(done)
-        todo = [run for run in self.study.runs if (run.condition, run.seed) not in done]
+        todo = [self._as_left(run) for run in self.study.runs if (run.condition, run.seed) not in done]
+        gone = {run.donor for run in todo if run.donor in done and not self._is_there(*run.donor)}
+        todo = [run for run in self.study.runs if (run.condition, run.seed) in gone] + todo
+        self._ended = done - gone
+        self._todo = {(run.condition, run.seed) for run in todo}
         self.watch({"event": "plan", "runs": len(todo), "done": len(done)})
         return todo
+
+    def _as_left(self, run: PlannedRun) -> PlannedRun:
+        """Without its donor where it was begun: what it needs of that lies in its own folder."""
+        begun = run.donor is not None and (self.study.path / run.folder / MANIFEST_FILE).exists()
+        return replace(run, donor=None) if begun else run
+
+    def _is_there(self, condition: str, seed: int) -> bool:
+        return (self.study.path / self.study.folder_of(condition, seed) / LEDGER_FILE).exists()
 
     def _part(self, todo: Sequence[PlannedRun]) -> None:
         """Makes blocks of runs: by seed, those that need no other run's failures first."""
@@ -174,6 +187,9 @@ class Execution:
     async def _deal(self) -> None:
         """Gives blocks to idle workers until all is done, or nothing more is to be begun."""
         while self._waiting or self._given or self._put_off:
+            if self._broken is not None:
+                raise self._broken
+            self._leave_out_orphans()
             if self._over_budget() and not self._stopping:
                 self._stopping = "budget"
                 self.executor.stop(cancel=False)
@@ -194,12 +210,42 @@ class Execution:
                     where=Place(str(self.study.path)),
                     remedy="What they said stands above. When it is mended, `lbt-sim resume` continues the study.",
                 )
-            self._changed.clear()
-            await self._changed.wait()
+            if self._waiting or self._given or self._put_off:
+                self._changed.clear()
+                await self._changed.wait()
+        if self._broken is not None:
+            raise self._broken
+
+    def _leave_out_orphans(self) -> None:
+        """Gives up runs whose donor stopped: told only what it failed until then, they would be other runs."""
+        for block in [one for one in self._waiting if self._ready(one)]:
+            orphans = [run for run in block.runs if run.donor and self._results.results[run.donor].status == "failed"]
+            for run in orphans:
+                giver, seed = run.donor or ("", 0)
+                self._give_up(run, f"the run that it is told the failures of stopped: {giver}, seed {seed}")
+            if orphans:
+                self._waiting.remove(block)
+                if rest := tuple(run for run in block.runs if run not in orphans):
+                    self._waiting.append(replace(block, runs=rest))
 
     # --- what workers tell ----------------------------------------------------------------------------------
 
     def _hear(self, worker: int, event: Mapping[str, Any]) -> None:
+        """Never raises: who tells would end of it, and the study wait for ever."""
+        try:
+            self._take_note(worker, event)
+        except OSError as error:
+            self._broken = RunError(
+                f"results cannot be written: {error.strerror or error}",
+                where=Place(str(error.filename or self.study.path)),
+                remedy="Free disk space or mend the permissions. Every run keeps its answers in its own folder: "
+                f"`lbt-sim resume {self.study.path}` reads them.",
+            )
+        except Exception as error:  # a bug, raised where somebody waits for it
+            self._broken = error
+        self._changed.set()
+
+    def _take_note(self, worker: int, event: Mapping[str, Any]) -> None:
         kind = event["event"]
         if kind == "ready":
             self._idle.add(worker)
@@ -208,8 +254,10 @@ class Execution:
         elif kind == "interrupted" and "why" in event:
             self._try_later(worker, (event["condition"], event["seed"]), str(event["why"]))
         elif kind == "block":
-            self._given.pop(worker, None)
+            block = self._given.pop(worker, None)
             self._idle.add(worker)
+            for run in self._open_of(block) if not self._stopping else ():
+                self._give_up(run, "its worker broke off; what it printed may tell why")
         elif kind == "lost":
             self._lost += 1
             self._why = str(event.get("why", ""))
@@ -217,7 +265,6 @@ class Execution:
             self._idle.discard(worker)
             self._mourn(self._given.pop(worker, None), str(event.get("why", "")))
         self.watch({**event, "worker": worker})
-        self._changed.set()
 
     def _take(self, result: RunResult) -> None:
         self._results.add(result)
@@ -225,20 +272,26 @@ class Execution:
         self._spend(result)
 
     def _spend(self, result: RunResult) -> None:
-        self._made += result.counts.get("made", 0)
-        self._tokens += result.counts.get("prompt_tokens", 0) + result.counts.get("completion_tokens", 0)
+        # One that goes on tells of all its calls again: what it told before is replaced.
+        tokens = result.counts.get("prompt_tokens", 0) + result.counts.get("completion_tokens", 0)
+        self._spent[result.condition, result.seed] = result.counts.get("made", 0), tokens
 
     def _over_budget(self) -> bool:
         budget = self.study.study.get("budget") or {}
         calls, tokens = budget.get("calls"), budget.get("tokens")
-        return (calls is not None and self._made >= calls) or (tokens is not None and self._tokens >= tokens)
+        made, used = (sum(part) for part in zip((0, 0), *self._spent.values(), strict=True))
+        return (calls is not None and made >= calls) or (tokens is not None and used >= tokens)
+
+    def _open_of(self, block: Block | None) -> Sequence[PlannedRun]:
+        """The runs of a block that have no result, and are not to be given out again."""
+        again = {(run.condition, run.seed) for one in self._waiting for run in one.runs} | self._put_off.keys()
+        runs = block.runs if block is not None else ()
+        return [run for run in runs if (run.condition, run.seed) not in self._ended | again]
 
     def _mourn(self, block: Block | None, why: str) -> None:
         """A worker died: what it had not finished is given out again, each run alone; who dies again is given up."""
-        for run in block.runs if block is not None else ():
+        for run in self._open_of(block):
             key = (run.condition, run.seed)
-            if key in self._ended or key in self._put_off:
-                continue
             self._deaths[key] += 1
             if self._deaths[key] >= _DEATHS and len(block.runs if block else ()) == 1:
                 self._give_up(run, f"its worker died {self._deaths[key]} times ({why})")
@@ -273,13 +326,16 @@ class Execution:
         known = {key: result.status for key, result in self._results.results.items() if key in planned}
         done, failed = (sum(status == one for status in known.values()) for one in ("done", "failed"))
         missing = len(planned) - len(known)
-        status: Any = self._stopping if missing and self._stopping else "failed" if failed or missing else "done"
+        status: Any = (
+            self._stopping if self._stopping and self._todo - self._ended else "failed" if failed or missing else "done"
+        )
         return Outcome(status, done, failed, missing, seconds)
 
     def _record(self, began: str, outcome: Outcome) -> None:
         """Puts this execution into the manifest."""
         with suppress(OSError):
-            facts = read_manifest_of(self.study.path)
+            facts = facts_of(self.study.path)
+            before = facts.get("executions")
             entry = {
                 "began": began,
                 "ended": now(),
@@ -289,89 +345,6 @@ class Execution:
                 "executor": type(self.executor).__name__,
                 "cores": os.cpu_count(),
             }
-            write_manifest(self.study.path, {**facts, "executions": [*facts.get("executions", []), entry]})
-
-
-def read_manifest_of(path: Path) -> dict[str, Any]:
-    """A study's manifest."""
-    facts: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    return facts
-
-
-@dataclass
-class LocalWorkers:
-    """Worker processes on this machine; one that dies is started anew.
-
-    Args:
-        workers: How many.
-    """
-
-    workers: int = 1
-    _processes: dict[int, asyncio.subprocess.Process] = field(default_factory=dict, init=False)
-    _tasks: list[asyncio.Future[None]] = field(default_factory=list, init=False)
-    _closing: bool = field(default=False, init=False)
-
-    async def start(self, study: StudyFolder, hear: Callable[[int, Mapping[str, Any]], None]) -> None:
-        """Starts the processes; each tells `ready` when it is."""
-        self._tasks = [asyncio.ensure_future(self._live(number, study, hear)) for number in range(self.workers)]
-
-    def give(self, worker: int, block: Block) -> None:
-        """Writes the block to the worker's standard input."""
-        self._order(worker, block.as_data())
-
-    def stop(self, *, cancel: bool) -> None:
-        """Tells all workers."""
-        for worker in self._processes:
-            self._order(worker, "cancel" if cancel else "drain")
-
-    async def close(self) -> None:
-        """Closes their inputs, and waits until they have ended."""
-        self._closing = True
-        for process in self._processes.values():
-            if process.stdin is not None:
-                process.stdin.close()
-        for process in self._processes.values():
-            try:
-                async with asyncio.timeout(10):
-                    await process.wait()
-            except TimeoutError:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _is_closing(self) -> bool:
-        return self._closing
-
-    def _order(self, worker: int, order: Any) -> None:
-        process = self._processes.get(worker)
-        if process is not None and process.stdin is not None and not process.stdin.is_closing():
-            process.stdin.write(json.dumps(order).encode() + b"\n")
-
-    async def _live(self, number: int, study: StudyFolder, hear: Callable[[int, Mapping[str, Any]], None]) -> None:
-        """One worker's place: a process, and another one when that dies."""
-        while not self._closing:
-            process = self._processes[number] = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "lbt_sim.study.worker",
-                str(study.path),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=1 << 26,
-                start_new_session=True,  # the terminal's Ctrl-C is for whoever gives the orders
+            write_manifest(
+                self.study.path, {**facts, "executions": [*(before if isinstance(before, list) else ()), entry]}
             )
-            assert process.stdout is not None and process.stdin is not None  # noqa: S101, PT018 - they were asked for
-            if self._is_closing():  # meanwhile: `close` has not seen this one
-                process.stdin.close()
-            told = 0
-            async for line in process.stdout:
-                told += 1
-                hear(number, json.loads(line))
-            code = await process.wait()
-            if self._is_closing():
-                return
-            why = f"signal {-code}" if code < 0 else f"exit status {code}"
-            hear(number, {"event": "died" if told else "lost", "why": why})
-            if not told:
-                return  # it cannot even start: another one could not either

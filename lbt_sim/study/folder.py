@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ __all__ = [
     "StudyFolder",
     "change_budget",
     "create_study",
+    "facts_of",
     "is_study",
     "load_results",
     "open_study",
@@ -106,7 +108,7 @@ def create_study(plan: Plan, out: Path, *, command: Sequence[str] = ()) -> Study
     Raises:
         InputError: `out` holds something already, or cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(entry.name != ".lock" for entry in out.iterdir())):
+    if out.exists() and not _is_free(out):
         there = "holds a study" if is_study(out) else "is there already"
         raise InputError(
             f"{out} {there}",
@@ -117,6 +119,8 @@ def create_study(plan: Plan, out: Path, *, command: Sequence[str] = ()) -> Study
     try:
         (out / "conditions").mkdir(parents=True, exist_ok=True)
         with locked(out):
+            for left in (out / "conditions").iterdir():
+                left.unlink()
             for one in plan.conditions:
                 (out / "conditions" / f"{one.slug}.yaml").write_text(dump_resolved(one.loaded), encoding="utf-8")
             manifest = {
@@ -140,6 +144,23 @@ def create_study(plan: Plan, out: Path, *, command: Sequence[str] = ()) -> Study
             remedy="With --out, name a folder that you may write to.",
         ) from error
     return open_study(out)
+
+
+def _is_free(out: Path) -> bool:
+    """Whether a folder is empty, or holds no more than what is left of a study whose making was cut short."""
+    if not out.is_dir():
+        return False
+    names = {entry.name for entry in out.iterdir()}
+    if names <= {".lock"}:
+        return True
+    made = {".lock", "conditions", MANIFEST_FILE, f"{MANIFEST_FILE}.part", f"{STUDY_FILE}.part"}
+    conditions = out / "conditions"
+    return (
+        names <= made
+        and names >= {".lock", "conditions"}
+        and conditions.is_dir()
+        and all(entry.is_file() and entry.suffix == ".yaml" for entry in conditions.iterdir())
+    )
 
 
 def _as_yaml(plan: Plan) -> str:
@@ -200,6 +221,15 @@ def open_study(path: Path) -> StudyFolder:
         ) from error
 
 
+def facts_of(path: Path) -> dict[str, Any]:
+    """What a study's manifest says; nothing where it cannot be read: it only tells how results were made."""
+    try:
+        facts = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
 def change_budget(path: Path, sets: Sequence[str]) -> None:
     """Changes what a study may spend, for the executions to come.
 
@@ -248,7 +278,8 @@ class ResultsFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # a full disk was told by `add`
+            self._file.close()
 
     def add(self, result: RunResult) -> None:
         """Takes a result; it is in the file when this returns."""
@@ -288,7 +319,7 @@ def _read(path: Path, sets: dict[tuple[Any, ...], int]) -> Iterator[tuple[RunRes
                     continue
                 content = by_number[row.pop("of")]
                 yield RunResult.from_data({**row, **dict(zip(_SHARED, content, strict=True))}), end
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 return
 
 
@@ -305,7 +336,7 @@ def load_results(path: Path) -> StudyResults:
     runs = {(one.condition, one.seed): one for one in found if (one.condition, one.seed) in planned}
     seeds = {seed: number for number, seed in enumerate(folder.seeds)}
     places = {one.name: number for number, one in enumerate(folder.conditions)}
-    manifest = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+    manifest = facts_of(path)
     study = folder.study
     return StudyResults(
         folder=path,

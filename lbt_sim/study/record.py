@@ -113,7 +113,13 @@ class RunResult:
 
     @staticmethod
     def from_data(data: Mapping[str, Any]) -> RunResult:
-        """From JSON."""
+        """From JSON.
+
+        Raises:
+            ValueError, KeyError, TypeError: It is no record.
+        """
+        if data["status"] not in ("done", "failed"):
+            raise ValueError("it neither ended nor failed")
         return RunResult(
             **{
                 **data,
@@ -122,6 +128,8 @@ class RunResult:
                 "families": tuple(data["families"]),
                 "rounds": tuple(RoundRecord(**row) for row in data["rounds"]),
                 "exams": tuple(_exam(row) for row in data["exams"]),
+                "counts": dict(data["counts"]),
+                "outcomes": dict(data["outcomes"]),
             }
         )
 

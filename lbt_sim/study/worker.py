@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lbt_sim.concurrency import cancelled
-from lbt_sim.errors import InputError, Interrupted, LbtError, RunLocked
+from lbt_sim.errors import InputError, Interrupted, LbtError, Place, RunLocked
 from lbt_sim.events import Event, EventSink
 from lbt_sim.ledger import LEDGER_FILE, LedgerReader
 from lbt_sim.manifest import MANIFEST_FILE
@@ -41,6 +41,8 @@ Emit = Callable[[Mapping[str, Any]], None]
 
 _SIDE_BY_SIDE = 16
 """Runs of a block that are executed at once; they share models, and these have limits of their own."""
+_LEDGERS = 64
+"""Earlier runs' ledgers that are looked into. What arms have in common most of them hold, and each keeps files open."""
 _TICK = 0.5
 
 
@@ -107,9 +109,9 @@ class Worker:
 
     def _ledgers(self, block: Block, readers: ExitStack) -> Sequence[LedgerReader]:
         """The ledgers that earlier executions left of runs of this seed."""
-        found = []
+        found: list[LedgerReader] = []
         for folder in dict.fromkeys([*block.beside, *(run.folder for run in block.runs)]):
-            if (self.study.path / folder / LEDGER_FILE).exists():
+            if len(found) < _LEDGERS and (self.study.path / folder / LEDGER_FILE).exists():
                 with suppress(InputError):  # it was stopped before its first call, or is damaged: its own run tells
                     found.append(readers.enter_context(LedgerReader(self.study.path / folder)))
         return found
@@ -164,7 +166,14 @@ class Worker:
         """The run's folder, made from its condition's scenario where it is not there yet."""
         path = self.study.path / planned.folder
         if (path / MANIFEST_FILE).exists():
-            return open_run(path)
+            there = open_run(path)
+            if there.prepared.file.seed != planned.seed:
+                raise InputError(
+                    f"this folder holds a run with seed {there.prepared.file.seed}, not {planned.seed}",
+                    where=Place(str(path)),
+                    remedy="Put the study's own run back, or take the folder away: then it is run anew.",
+                )
+            return there
         file = self.study.scenario_of(planned.condition)
         if planned.condition not in self._scenarios:
             self._scenarios[planned.condition] = file.read_text(encoding="utf-8")
@@ -182,8 +191,11 @@ class Worker:
         status: Any = "done" if error is None else "failed"
         try:
             result = digest(path, planned.condition, planned.seed, planned.folder, status, error)
-        except LbtError as wrong:
+        except Exception as wrong:  # a damaged ledger may raise anything: this run failed, the others go on
             said = " ".join(str(wrong).split())
+            if not isinstance(wrong, LbtError):
+                traceback.print_exc()
+                said = f"what it answered cannot be read ({type(wrong).__name__}: {said})"
             result = RunResult(planned.condition, planned.seed, planned.folder, "failed", error or said)
         self._say("result", (planned.condition, planned.seed), result=result.as_data())
 

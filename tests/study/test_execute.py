@@ -148,7 +148,7 @@ async def test_an_interrupted_study_goes_on_and_ends_alike(write_study: Write, t
 
 
 async def test_a_study_stops_when_its_budget_is_spent(write_study: Write, tmp_path: Path) -> None:
-    study = made(write_study("arms: [several, one]\nseeds: 4\nbudget: {calls: 100}\n"), tmp_path / "s")
+    study = made(write_study("arms: [several, one]\nseeds: 4\nbudget: {calls: 90}\n"), tmp_path / "s")
     outcome = await executed(study)
     assert outcome.status == "budget"
     assert outcome.done == 2  # what was begun is finished

@@ -98,7 +98,7 @@ def draw(design: Design, rng: np.random.Generator, effects: Sequence[float]) -> 
 
 def labels(design: Design, rng: np.random.Generator) -> np.ndarray:
     """Which problems are positive: each with probability one half, or every other one."""
-    if design.balanced:
+    if design.balanced or design.metric == "accuracy":
         return (np.arange(design.problems) % 2 == 0)[None]
     return rng.random((1 if design.crossed else design.seeds, design.problems)) < 0.5
 

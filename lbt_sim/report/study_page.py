@@ -318,7 +318,8 @@ def _times(results: StudyResults) -> list[tuple[str, str]]:
     executions = results.facts.get("executions")
     listed = [one for one in executions if isinstance(one, Mapping)] if isinstance(executions, list) else []
     for number, one in list(enumerate(listed, 1))[-40:]:
-        told = f"{one.get('began', '?')} to {one.get('ended', '?')}, {one.get('how', '?')}"
+        end = f"to {one['ended']}, {one.get('how', '?')}" if "ended" in one else "on; it was killed, or goes on"
+        told = f"{one.get('began', '?')} {end}"
         rows.append((f"execution {number}", f"{told}; {one.get('workers', '?')} workers ({one.get('executor', '?')})"))
     total: Counter[str] = Counter()
     for run in results.runs.values():

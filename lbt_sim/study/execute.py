@@ -106,6 +106,8 @@ class Execution:
     _changed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _todo: set[Key] = field(default_factory=set, init=False)
     _stopping: str = field(default="", init=False)
+    _entered: list[Any] | None = field(default=None, init=False)
+    """The executions before this one, as the manifest has them."""
     _broken: Exception | None = field(default=None, init=False)
     _lost: int = field(default=0, init=False)
     _why: str = field(default="", init=False)
@@ -130,6 +132,7 @@ class Execution:
             todo = self._take_stock()
             try:
                 if todo:
+                    self._record(began)  # one that is killed is told of too
                     await self.executor.start(self.study, self._hear)
                     self._part(todo)
                     await self._deal()
@@ -331,20 +334,18 @@ class Execution:
         )
         return Outcome(status, done, failed, missing, seconds)
 
-    def _record(self, began: str, outcome: Outcome) -> None:
-        """Puts this execution into the manifest."""
+    def _record(self, began: str, outcome: Outcome | None = None) -> None:
+        """Puts this execution into the manifest, when it begins and when it has ended."""
+        if self._entered is None:
+            before = facts_of(self.study.path).get("executions")
+            self._entered = list(before) if isinstance(before, list) else []
+        entry: dict[str, Any] = {
+            "began": began,
+            "workers": self.executor.workers,
+            "executor": type(self.executor).__name__,
+            "cores": os.cpu_count(),
+        }
+        if outcome is not None:
+            entry |= {"ended": now(), "seconds": round(outcome.seconds, 3), "how": outcome.status}
         with suppress(OSError):
-            facts = facts_of(self.study.path)
-            before = facts.get("executions")
-            entry = {
-                "began": began,
-                "ended": now(),
-                "seconds": round(outcome.seconds, 3),
-                "how": outcome.status,
-                "workers": self.executor.workers,
-                "executor": type(self.executor).__name__,
-                "cores": os.cpu_count(),
-            }
-            write_manifest(
-                self.study.path, {**facts, "executions": [*(before if isinstance(before, list) else ()), entry]}
-            )
+            write_manifest(self.study.path, {**facts_of(self.study.path), "executions": [*self._entered, entry]})

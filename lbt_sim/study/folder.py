@@ -155,12 +155,10 @@ def _is_free(out: Path) -> bool:
         return True
     made = {".lock", "conditions", MANIFEST_FILE, f"{MANIFEST_FILE}.part", f"{STUDY_FILE}.part"}
     conditions = out / "conditions"
-    return (
-        names <= made
-        and names >= {".lock", "conditions"}
-        and conditions.is_dir()
-        and all(entry.is_file() and entry.suffix == ".yaml" for entry in conditions.iterdir())
-    )
+    if not names <= made or not conditions.is_dir():
+        return False
+    left = list(conditions.iterdir())
+    return all(entry.is_file() and entry.suffix == ".yaml" for entry in left) and (".lock" in names or not left)
 
 
 def _as_yaml(plan: Plan) -> str:

@@ -221,8 +221,9 @@ def main(folder: str) -> None:
 
     def emit(data: Mapping[str, Any]) -> None:
         line = json.dumps(data).encode() + b"\n"
-        while line:
-            line = line[os.write(out, line) :]
+        with suppress(BrokenPipeError):  # whoever listened is gone; that ends us by standard input
+            while line:
+                line = line[os.write(out, line) :]
 
     asyncio.run(_work(Path(folder), emit))
 

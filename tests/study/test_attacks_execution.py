@@ -308,3 +308,19 @@ async def test_a_damaged_manifest_of_a_study_stops_nothing(
     assert outcome.status == "done"
     assert load_results(study.path).runs["one", 1].status == "done"
     assert len(json.loads(manifest.read_text(encoding="utf-8"))["executions"]) == 1
+
+
+async def test_an_execution_that_was_killed_stands_in_the_manifest(write_study: Write, tmp_path: Path) -> None:
+    study = made(write_study("arms: [one]\nseeds: 1\n"), tmp_path / "s")
+    seen: list[Any] = []
+
+    def play(block: Block) -> list[Mapping[str, Any]]:
+        seen.append(json.loads((study.path / "manifest.json").read_text(encoding="utf-8"))["executions"])
+        return all_end(block)
+
+    await played(study, play)
+    [[begun]] = seen
+    assert "began" in begun
+    assert "ended" not in begun
+    [ended] = json.loads((study.path / "manifest.json").read_text(encoding="utf-8"))["executions"]
+    assert (ended["began"], ended["how"]) == (begun["began"], "done")

@@ -72,6 +72,11 @@ def test_a_study_whose_making_was_killed_can_be_made_again(
         create_study(plan, out)
 
 
+def test_a_study_killed_before_its_folder_was_locked_can_be_made_again(write_study: Write, tmp_path: Path) -> None:
+    (tmp_path / "s" / "conditions").mkdir(parents=True)
+    assert len(create_study(load_study(write_study(ARMS)), tmp_path / "s").conditions) == 2
+
+
 @pytest.mark.parametrize("there", ["notes.txt", "conditions/mine.txt", "conditions/deep/one.yaml"])
 def test_a_folder_with_anything_else_is_left_alone(write_study: Write, tmp_path: Path, there: str) -> None:
     file = tmp_path / "s" / there

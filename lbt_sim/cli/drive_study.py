@@ -159,11 +159,13 @@ def _tell(path: Path, outcome: Outcome, *, as_json: bool, quiet: bool, report: b
     from lbt_sim.transcript.theme import make_console
 
     results = load_results(path)
+    if not quiet:
+        typer.echo("computing what was found", err=True)
     analysis = analyse(results)
     if report:
-        from lbt_sim.report import write_report
+        from lbt_sim.report import report_study
 
-        write_report(path, path / REPORT, "html")
+        (path / REPORT).write_text(report_study(results, analysis), encoding="utf-8")
     if as_json:
         typer.echo(json.dumps(_as_json(path, outcome, analysis), ensure_ascii=False))
     elif not quiet:

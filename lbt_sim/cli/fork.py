@@ -29,10 +29,12 @@ def fork(
     """
     from lbt_sim.cli.drive import drive
     from lbt_sim.cli.fetch import fetch_models
+    from lbt_sim.cli.options import refuse_study
     from lbt_sim.folders import fork_run, load_run_scenario, open_run
     from lbt_sim.preview import rehearse
     from lbt_sim.setup import prepare
 
+    refuse_study(run, "fork")
     source = open_run(run)
     prepared = rehearse(prepare(load_run_scenario(run, sets=set_ or (), engine=engine, data=data or ())))
     fetch_models(prepared, quiet=quiet)

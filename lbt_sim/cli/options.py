@@ -20,6 +20,7 @@ __all__ = [
     "Seed",
     "Sets",
     "Workers",
+    "refuse_study",
 ]
 
 Scenario = Annotated[
@@ -60,3 +61,21 @@ ExecutorName = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, as the last line of standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and the JSON).")]
+
+
+def refuse_study(path: Path, command: str) -> None:
+    """Refuses a study's folder where one run is wanted.
+
+    Raises:
+        InputError: It is one; names one of its runs.
+    """
+    from lbt_sim.errors import InputError, Place
+
+    if (path / "study.yaml").is_file():
+        some = sorted(path.glob("runs/*/*/manifest.json"))
+        example = some[0].parent if some else path / "runs" / "CONDITION" / "SEED"
+        raise InputError(
+            f"{path} is a study, and `{command}` takes one run",
+            where=Place(key="RUN"),
+            remedy=f"Name one of its runs: lbt-sim {command} {example}. Of the whole: lbt-sim report {path}.",
+        )

@@ -13,10 +13,12 @@ def replay(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
     Example: lbt-sim replay runs/quickstart-7 --json
     """
     from lbt_sim.cli.drive import drive
+    from lbt_sim.cli.options import refuse_study
     from lbt_sim.errors import InputError, Place
     from lbt_sim.runs import open_run
     from lbt_sim.transcript.read import RunRecord
 
+    refuse_study(run, "replay")
     folder = open_run(run)
     with RunRecord(folder.path) as record:
         if not record.status:

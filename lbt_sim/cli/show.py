@@ -37,8 +37,10 @@ def show(
 
     Example: lbt-sim show runs/quickstart-7 --round 2 --agent teacher --color | less -R
     """
+    from lbt_sim.cli.options import refuse_study
     from lbt_sim.transcript.show import ShowOptions, show_run
     from lbt_sim.transcript.theme import make_console
 
+    refuse_study(run, "show")
     options = ShowOptions(round_, agent, item, material, calls, limit, skip, full)
     show_run(run, make_console(color=color), options)

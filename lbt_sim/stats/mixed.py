@@ -25,7 +25,7 @@ __all__ = ["MixedFit", "mixed_model"]
 
 Array = NDArray[np.float64]
 
-MOST_ANSWERS = 5_000
+MOST_ANSWERS = 2_500
 MOST_RUNS = 12_000
 """What one fit takes: answers, or run means."""
 
@@ -178,9 +178,11 @@ def _begin(right: Array) -> Array:
 def _fit(y: Array, fixed: Array, groups: NDArray[np.intp], components: Any, begin: Array) -> tuple[Any, Sequence[str]]:
     """The fit, None where there is none, and what it complained of."""
     from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMParams
+    from threadpoolctl import threadpool_limits
 
     first = np.linalg.lstsq(fixed, y, rcond=None)[0]
-    with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
+    # Matrices are small: a second thread costs more than it gives, and far more where it has to wait for a core.
+    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
         warnings.simplefilter("always")
         try:
             model = MixedLM(y, fixed, groups=groups, exog_vc=components)

@@ -12,6 +12,7 @@ from lbt_sim.scenario.presets import explain
 from lbt_sim.study.forecast import Forecast, Pilot, forecast, is_simulated, pilot
 from lbt_sim.study.plan import Plan, load_study
 from lbt_sim.study.ready import prepared_conditions
+from lbt_sim.study.telling import ALPHA, floor_of, seeds_needed
 from lbt_sim.transcript.figures import count, duration, plural
 
 __all__ = ["check_study", "is_study_file"]
@@ -46,7 +47,7 @@ def check_study(name: str, *, sets: Sequence[str] = (), data: Sequence[Path] = (
     measured = pilot(plan) if measure else None
     lines = [*_size(plan), *_conditions(plan, found), *_cost(plan, found, measured)]
     lines += [f"compared: {', '.join(f'{a} − {b}' for a, b in plan.comparisons) or 'nothing'}"]
-    lines += [f"note: {note}" for note in plan.notes]
+    lines += [f"note: {note}" for note in [*plan.notes, *_power(plan)]]
     return Checked("study", lines, explain(plan.file, plan.document, {}))
 
 
@@ -71,6 +72,16 @@ def _conditions(plan: Plan, found: Forecast) -> Iterator[str]:
         )
     if len(plan.conditions) > len(shown):
         yield f"  … and {plural(len(plan.conditions) - len(shown), 'condition')} more"
+
+
+def _power(plan: Plan) -> Iterator[str]:
+    """Whether anything could be shown at all."""
+    seeds, comparisons = len(plan.file.seed_list), len(plan.comparisons)
+    if comparisons and floor_of(seeds, comparisons) >= ALPHA:
+        yield (
+            f"with {plural(seeds, 'seed')} and {plural(comparisons, 'comparison')} nothing can be shown, whatever the "
+            f"difference: it takes {seeds_needed(comparisons)} seeds at least"
+        )
 
 
 def _cost(plan: Plan, found: Forecast, measured: Pilot | None) -> Iterator[str]:

@@ -9,8 +9,9 @@ from lbt_sim.study.analysis import Comparison, ConditionRow
 from lbt_sim.study.results import StudyResults
 from lbt_sim.study.scores import ConditionScores, same_problems
 
-__all__ = ["answer_of", "warnings_of"]
+__all__ = ["answer_of", "floor_of", "seeds_needed", "warnings_of"]
 
+ALPHA = 0.05
 FEW = 8
 """Below so many pairs an interval is told to be unreliable."""
 
@@ -21,7 +22,10 @@ def answer_of(results: StudyResults, comparisons: Sequence[Comparison], conditio
     if results.outcome == "area":
         what += ", averaged over the rounds,"
     if comparisons:
-        return _compared(results, comparisons[0], what)
+        left = len(results.conditions) * len(results.seeds) - len(results.runs)
+        begun = f"So far, {left} runs being missing: " if left and results.runs else ""
+        said = _compared(results, comparisons[0], what)
+        return begun + (said[:1].lower() + said[1:] if begun else said)
     for row in conditions:
         if row.gain is not None:
             return (
@@ -70,6 +74,16 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def floor_of(pairs: int, comparisons: int) -> float:
+    """The least p that the permutation test can give for the first of so many comparisons, after Holm."""
+    return float(min(1.0, comparisons * 2 / 2**pairs))
+
+
+def seeds_needed(comparisons: int) -> int:
+    """How many pairs it takes so that one of so many comparisons can be shown at all."""
+    return next(pairs for pairs in range(2, 64) if floor_of(pairs, comparisons) < ALPHA)
+
+
 def warnings_of(
     results: StudyResults, scores: Mapping[str, ConditionScores], comparisons: Sequence[Comparison]
 ) -> tuple[str, ...]:
@@ -108,6 +122,14 @@ def _pairs(
         both = [seed for seed in first if seed in second]
         if any(first[seed].problems != second[seed].problems for seed in both):
             yield f"{name}: the two were examined on different problems, so they are paired by seed alone."
+    if comparisons and (most := max(one.pairs for one in comparisons)) >= 2:
+        least = floor_of(most, len(comparisons))
+        if least >= ALPHA:
+            yield (
+                f"With {most} pairs and {_count(len(comparisons), 'comparison')} no p after Holm can be below "
+                f"{least:.3g}: whatever the difference, nothing can be shown. It takes "
+                f"{seeds_needed(len(comparisons))} seeds at least."
+            )
     if not same_problems(run for one in scores.values() for run in one.runs.values()):
         yield "Held-out problems differ between runs: intervals resample seeds, each with its own problems."
 

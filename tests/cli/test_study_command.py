@@ -93,7 +93,7 @@ def test_json_is_the_last_line_and_whole(file: Path) -> None:
 
 
 def test_failed_runs_end_with_status_3_and_are_told(file: Path) -> None:
-    file.write_text(STUDY.replace("arms: [several, one]", "arms:\n  fails: {set: {budget.calls: 20}}\n  one:"))
+    file.write_text(STUDY.replace("arms: [several, one]", "arms:\n  fails: {set: {budget.calls: 1}}\n  one:"))
     said = lbt_sim("study", file, "--out", "s", "--json")
     assert said.status == 3
     assert "2 runs failed" in said.err
@@ -150,3 +150,17 @@ def test_ctrl_c_keeps_what_is_done_and_resume_ends_it(file: Path) -> None:
     said = lbt_sim("resume", "s", "--json", "--quiet")
     assert said.status == 0, said.err
     assert said.result["runs"]["done"] == 30
+
+
+def test_commands_for_one_run_name_one_of_a_studys(file: Path) -> None:
+    assert lbt_sim("study", file, "--out", "s", "--quiet", "--no-report").status == 0
+    for command in (["show", "s"], ["replay", "s"], ["fork", "s", "--from-round", "1"]):
+        said = lbt_sim(*command)
+        assert said.status == 2
+        assert "s/runs/" in said.err
+        assert "lbt-sim report s" in said.err
+
+
+def test_too_few_seeds_to_show_anything_are_told_beforehand(file: Path) -> None:
+    assert "nothing can be shown" in lbt_sim("validate", file).out
+    assert "nothing can be shown" not in lbt_sim("validate", file, "--set", "seeds=8").out

@@ -82,14 +82,14 @@ async def test_equal_calls_of_a_seed_are_paid_once(write_study: Write, tmp_path:
 
 
 async def test_a_failing_arm_stops_no_other(write_study: Write, tmp_path: Path) -> None:
-    study = made(write_study("arms:\n  fails: {set: {budget.calls: 30}}\n  one:\nseeds: 2\n"), tmp_path / "s")
+    study = made(write_study("arms:\n  fails: {set: {budget.calls: 1}}\n  one:\nseeds: 2\n"), tmp_path / "s")
     told: list[Mapping[str, Any]] = []
     outcome = await executed(study, 1, told.append)
     assert (outcome.status, outcome.done, outcome.failed) == ("failed", 2, 2)
     failed = load_results(study.path).runs["fails", 1]
     assert failed.status == "failed"
     assert "budget" in str(failed.error)
-    assert failed.rounds == () or failed.counts["made"] <= 30
+    assert failed.counts["made"] <= 1
     again = await executed(open_study(study.path))
     assert (again.status, again.done, again.failed) == ("failed", 2, 2)
 

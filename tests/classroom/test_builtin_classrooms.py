@@ -17,6 +17,7 @@ BuiltIn = Callable[..., Classroom]
 HEADS = {
     "star": (1, 0),
     "seminar": (1, 0),
+    "chain": (1, 0),
     "ring": (1, 0),
     "small-world": (1, 0),
     "tutorial": (1, 0),

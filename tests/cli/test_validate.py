@@ -58,7 +58,7 @@ def test_a_kind_that_is_none_lists_those_that_are(workspace: Path) -> None:
     assert said.status == 2
     assert "mine.yaml:2  kind" in said.err
     assert "did you mean 'classroom'" in said.err
-    assert "Valid: scenario, classroom, agent, persona" in said.err
+    assert "Valid: scenario, study, classroom, agent, persona" in said.err
 
 
 def test_a_file_without_a_kind_is_a_scenario(workspace: Path) -> None:

@@ -1,12 +1,13 @@
 """Studies as a whole: killed and resumed, on more workers, and with 10,000 runs.
 
-`kills`: a study is killed with SIGKILL at random moments, coordinator or worker or all, and resumed until it ends; its
-results and its report must be those of one that was never killed. `scale`: wall and processor time of the same study on
-1 and 2 workers, and on Ray. `large`: `lbt-sim report` on a study folder that holds the results of 10,000 runs: those of
-real small runs under more seeds, with a tenth of the held-out answers drawn anew so that no two are alike; the run
-folders of the real ones are there, the others are not.
+`kills`: a study is killed with SIGKILL, coordinator or worker or all, while its folder is made, as a result is written,
+while it is reported, or at any moment, and gone on with until it ends; its results and its report must be those of one
+that was never killed, and every call and result that was on disk must still be there. `scale`: wall and processor time
+of the same study on 1 and 2 workers, and on Ray. `large`: `lbt-sim report` on a study folder that holds the results of
+10,000 runs: those of real small runs under more seeds, with a tenth of the held-out answers drawn anew so that no two
+are alike; the run folders of the real ones are there, the others are not.
 
-    uv run python benchmarks/studies.py kills --kills 20
+    uv run python benchmarks/studies.py kills --kills 20 --seeds 8
     uv run python benchmarks/studies.py scale --repeats 3
     uv run python benchmarks/studies.py large --runs 10000
 
@@ -17,11 +18,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import os
+import platform
 import random
 import re
 import resource
+import shlex
 import shutil
 import signal
 import statistics
@@ -29,8 +31,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +89,8 @@ def committed(folder: Path) -> dict[str, dict[tuple[Any, ...], tuple[Any, ...]]]
 
 # --- kills ------------------------------------------------------------------------------------------------
 
+MOMENTS = ("while its folder is made", "as results are written", "while it is reported", "any time")
+
 
 @dataclass
 class Tally:
@@ -94,17 +100,34 @@ class Tally:
     of_all: int = 0
     of_workers: int = 0
     of_coordinator: int = 0
+    at: Counter[str] = field(default_factory=Counter)
     before_it_was_a_study: int = 0
+    with_a_line_cut_off: int = 0
+    gone_on_with_beside_its_old_workers: int = 0
     studies: int = 0
     runs: int = 0
     results_differ: int = 0
     reports_differ: int = 0
     calls_lost: int = 0
+    result_lines_lost: int = 0
     failed: int = 0
+    processes_left: int = 0
 
     @property
     def flawless(self) -> bool:
-        return not (self.results_differ or self.reports_differ or self.calls_lost or self.failed)
+        wrong = (self.results_differ, self.reports_differ, self.calls_lost, self.result_lines_lost)
+        return not (any(wrong) or self.failed or self.processes_left)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The study that nobody kills: what the others are compared with, and when things happen in it."""
+
+    results: dict[tuple[str, int], RunResult]
+    page: str
+    seconds: float
+    reporting: float
+    size: int
 
 
 def processes_of(folder: Path) -> list[int]:
@@ -127,107 +150,258 @@ def kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def killed_once(process: subprocess.Popen[bytes], folder: Path, after: float, rng: random.Random, tally: Tally) -> None:
-    """Waits, then kills a worker, the coordinator, or all; where only a worker died, the study goes on."""
-    time.sleep(after)
-    if process.poll() is not None:
-        return
+def gone(folder: Path, within: float = 60.0) -> bool:
+    """Whether a study's workers, to whom nobody gives work any more, end by themselves."""
+    limit = time.monotonic() + within
+    while left := processes_of(folder):
+        if time.monotonic() > limit:
+            kill(left)
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def lines_of(folder: Path) -> bytes:
+    file = folder / RESULTS_FILE
+    return file.read_bytes() if file.exists() else b""
+
+
+def entries(folder: Path) -> int:
+    with suppress(OSError):
+        return sum(1 for _ in folder.iterdir())
+    return -1
+
+
+def wait_for(moment: str, process: subprocess.Popen[bytes], folder: Path, whole: Whole, rng: random.Random) -> None:
+    """Until a moment of that kind, or until the process ends without one."""
+    written = len(lines_of(folder))
+    due, after = time.monotonic() + rng.uniform(0.0, whole.seconds / 2), rng.uniform(0.0, 0.004)
+    conditions, wanted = folder / "conditions", rng.randint(0, len({name for name, _ in whole.results}))
+    size = written + rng.random() * max(0, whole.size - written)
+    if moment == MOMENTS[2]:
+        size, after = whole.size - 1, rng.uniform(0.0, whole.reporting)
+    while process.poll() is None:
+        if moment == MOMENTS[0]:
+            reached = entries(conditions) >= wanted
+        elif moment == MOMENTS[3]:
+            reached = time.monotonic() >= due
+        else:
+            reached = (folder / RESULTS_FILE).exists() and (folder / RESULTS_FILE).stat().st_size > size
+        if reached:
+            break
+        time.sleep(0.0005)
+    time.sleep(after if moment != MOMENTS[0] else after / 2)
+
+
+def killed(process: subprocess.Popen[bytes], folder: Path, rng: random.Random, tally: Tally) -> bool:
+    """Kills a worker, the coordinator, or all; whether the study has to be gone on with."""
     workers = processes_of(folder)
     what = rng.choice(("all", "all", "coordinator", "worker"))
     tally.kills += 1
     if what == "worker" and workers:
         kill([rng.choice(workers)])
         tally.of_workers += 1
-        return
+        return False  # another one takes its place
     if what == "coordinator":
-        kill([process.pid])
+        os.kill(process.pid, signal.SIGKILL)
         tally.of_coordinator += 1
     else:
-        kill([process.pid, *workers])
+        os.killpg(process.pid, signal.SIGKILL)
+        kill(processes_of(folder))
         tally.of_all += 1
     process.wait()
-    while processes_of(folder):  # those that were not killed end by themselves: nobody gives them work
+    return True
+
+
+def begun(folder: Path, seeds: int) -> subprocess.Popen[bytes]:
+    """The study begun, begun again or gone on with, as a user would, in a process group of its own."""
+    there = (folder / STUDY_FILE).exists()
+    line = command("resume", folder, "--workers", 2) if there else study(folder, seeds, "--workers", 2)
+    with (folder.parent / f"{folder.name}.log").open("ab") as log:
+        return subprocess.Popen(line, stdout=log, stderr=log, cwd=folder.parent, start_new_session=True)
+
+
+def not_killed(folder: Path, seeds: int) -> Whole:
+    started, all_in, size = time.monotonic(), time.monotonic(), 0
+    process = begun(folder, seeds)
+    while process.poll() is None:
+        if (there := len(lines_of(folder))) > size:
+            size, all_in = there, time.monotonic()
         time.sleep(0.02)
+    ended = time.monotonic()
+    if process.returncode:
+        raise SystemExit((folder.parent / f"{folder.name}.log").read_text())
+    return Whole(lasting(folder), report_of(folder), ended - started, ended - all_in, size)
+
+
+def one_killed(folder: Path, moments: list[str], whole: Whole, rng: random.Random, tally: Tally, seeds: int) -> None:
+    """One copy of the study, killed at each of the moments and gone on with to its end."""
+    calls: dict[str, dict[tuple[Any, ...], tuple[Any, ...]]] = {}
+    lines = b""
+    while True:
+        process, again = begun(folder, seeds), False
+        while moments and not again:
+            wait_for(moments[0], process, folder, whole, rng)
+            if process.poll() is not None:
+                break
+            moment = moments.pop(0)
+            again = killed(process, folder, rng, tally)
+            tally.at[moment] += 1
+        status = process.wait()
+        if again:
+            tally.before_it_was_a_study += folder.exists() and not (folder / STUDY_FILE).exists()
+            if rng.random() < 0.5 and processes_of(folder):
+                tally.gone_on_with_beside_its_old_workers += 1
+            else:
+                tally.processes_left += not gone(folder)
+        found, now = committed(folder), lines_of(folder)
+        for run, rows in calls.items():
+            tally.calls_lost += sum(found.get(run, {}).get(path) != row for path, row in rows.items())
+        tally.result_lines_lost += not now.startswith(lines)
+        calls, lines = found, now[: now.rfind(b"\n") + 1]
+        tally.with_a_line_cut_off += again and lines != now
+        if not again:
+            break
+    tally.processes_left += not gone(folder)
+    tally.studies += 1
+    if status:
+        tally.failed += 1
+        print((folder.parent / f"{folder.name}.log").read_text()[-2000:], file=sys.stderr)
+        return
+    compare(folder, whole, tally)
+
+
+def compare(folder: Path, whole: Whole, tally: Tally) -> None:
+    """A study that was killed against the one that was not."""
+    found = lasting(folder)
+    tally.runs += len(found)
+    tally.results_differ += sum(found.get(key) != run for key, run in whole.results.items())
+    tally.results_differ += len(found.keys() - whole.results.keys())
+    if (page := report_of(folder)) != whole.page:
+        tally.reports_differ += 1
+        lines = difflib.unified_diff(whole.page.splitlines(), page.splitlines(), n=0, lineterm="")
+        print("\n".join(line[:200] for line in list(lines)[:20]), file=sys.stderr)
+
+
+def kill_studies(kills: int, seeds: int, seed: int, work: Path) -> Tally:
+    """Kills copies of a study until there were so many kills; each is gone on with to its end."""
+    rng, tally = random.Random(seed), Tally()
+    whole = not_killed(work / "study-whole", seeds)
+    while tally.kills < kills and not tally.failed:
+        of_each = Counter(rng.choices(MOMENTS, (2, 3, 1, 2), k=min(kills - tally.kills, rng.randint(3, 6))))
+        later = list((of_each - Counter({MOMENTS[0]: kills, MOMENTS[2]: kills})).elements())
+        rng.shuffle(later)
+        first, last = ([one] * of_each[one] for one in (MOMENTS[0], MOMENTS[2]))
+        one_killed(work / f"study-{tally.studies}", [*first, *later, *last], whole, rng, tally, seeds)
+    return tally
 
 
 def kills(args: argparse.Namespace, work: Path) -> bool:
-    rng, tally = random.Random(args.seed), Tally()
-    whole = work / "study-whole"
-    started = time.monotonic()
-    subprocess.run(study(whole, args.seeds, "--workers", 2), check=True, cwd=work, capture_output=True)
-    took = time.monotonic() - started
-    expected, page = lasting(whole), report_of(whole)
-    while tally.kills < args.kills:
-        folder = work / f"study-{tally.studies}"
-        tally.studies += 1
-        before: dict[str, Any] = {}
-        while True:
-            there = (folder / STUDY_FILE).exists()
-            if not there and folder.exists():
-                tally.before_it_was_a_study += 1
-                shutil.rmtree(folder)
-            line = command("resume", folder, "--workers", 2) if there else study(folder, args.seeds, "--workers", 2)
-            with (work / "log").open("ab") as log:
-                process = subprocess.Popen(line, stdout=log, stderr=log, cwd=work)
-            while process.poll() is None and tally.kills < args.kills:
-                killed_once(process, folder, rng.uniform(0.2, took / 3), rng, tally)
-            status = process.wait()
-            after = committed(folder)
-            for run, rows in before.items():
-                tally.calls_lost += sum(after.get(run, {}).get(path) != row for path, row in rows.items())
-            before = after
-            if status == -signal.SIGKILL:
-                continue
-            tally.failed += status != 0
-            break
-        found = lasting(folder)
-        tally.runs += len(found)
-        tally.results_differ += sum(found.get(key) != run for key, run in expected.items()) + len(found) - len(expected)
-        if report_of(folder) != page:
-            tally.reports_differ += 1
-            lines = difflib.unified_diff(page.splitlines(), report_of(folder).splitlines(), n=0, lineterm="")
-            print("\n".join(line[:200] for line in list(lines)[:20]), file=sys.stderr)
+    tally = kill_studies(args.kills, args.seeds, args.seed, work)
     print("| figure | value |\n| --- | ---: |")
     for name, value in vars(tally).items():
-        print(f"| {name.replace('_', ' ')} | {value} |")
+        rows = {f"killed {at}": n for at, n in value.items()} if name == "at" else {name.replace("_", " "): value}
+        print("\n".join(f"| {figure} | {number} |" for figure, number in rows.items()))
     return tally.flawless
 
 
 # --- scale ------------------------------------------------------------------------------------------------
 
 
-def spent(line: list[str], work: Path) -> tuple[float, float]:
-    """Wall and processor seconds of a command with all its children."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run([*line, "--quiet"], check=True, cwd=work, stderr=subprocess.DEVNULL)
-    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - started
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of a study from its command's start to its end, and where they went.
+
+    Attributes:
+        wall: In all.
+        planned: Until its folder was made.
+        up: From then until the first run had begun: workers start.
+        runs: From then until the last result was in.
+        after: From then on: workers end, findings are computed, the report is written.
+        cpu: Of the command and of all processes under it, Ray's own too.
+        own: Of the command itself.
+        busy: Cores busy while its runs were executed.
+    """
+
+    wall: float
+    planned: float
+    up: float
+    runs: float
+    after: float
+    cpu: float
+    own: float
+    busy: float
+
+
+def look(root: int, used: dict[tuple[int, str], float]) -> None:
+    """Puts down the processor seconds of a process and all under it, those whose parents are gone too."""
+    rows = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                # After the name, which may hold anything: state, parent, …, user and system ticks, …, start.
+                row = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                rows[int(entry.name)] = (int(row[1]), (int(row[11]) + int(row[12])) / os.sysconf("SC_CLK_TCK"), row[19])
+    known = {root, *(pid for pid, born in used if pid in rows and rows[pid][2] == born)}
+    while more := {pid for pid, row in rows.items() if row[0] in known} - known:
+        known |= more
+    used.update({(pid, rows[pid][2]): rows[pid][1] for pid in known if pid in rows})
+
+
+def spent(line: list[str], folder: Path, runs: int) -> Spent:
+    """A study's command, watched from without."""
+    marks = (
+        lambda: (folder / STUDY_FILE).exists(),
+        lambda: any(folder.glob(f"runs/*/*/{LEDGER_FILE}")),
+        lambda: sum(one.startswith(b'{"of"') for one in lines_of(folder).splitlines()) >= runs,
+    )
+    used: dict[tuple[int, str], float] = {}
+    moments: list[tuple[float, float]] = []
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    process = subprocess.Popen([*line, "--quiet"], cwd=folder.parent, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        look(process.pid, used)
+        if len(moments) < len(marks) and marks[len(moments)]():
+            moments.append((time.monotonic(), sum(used.values())))
+        time.sleep(0.05)
+    ended, after = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    if process.returncode or len(moments) < len(marks):
+        raise SystemExit(f"{shlex.join(line)} ended with status {process.returncode}")
+    # What is waited for counts to the last tick; what is not (Ray's workers) was looked at 20 times a second.
+    waited = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    (made, _), (first, cpu_first), (last, cpu_last) = moments
+    own = next(seconds for (pid, _), seconds in used.items() if pid == process.pid)
+    times = (ended - began, made - began, first - made, last - first, ended - last)
+    return Spent(*times, max(waited, sum(used.values())), own, (cpu_last - cpu_first) / max(last - first, 1e-9))
+
+
+COLUMNS = {
+    "wall": "wall, s", "planned": "until it is planned", "up": "until the first run", "runs": "its runs",
+    "after": "after them", "cpu": "processor, s", "own": "of it the command itself", "busy": "cores busy in its runs",
+}  # fmt: skip
 
 
 def scale(args: argparse.Namespace, work: Path) -> bool:
     ways: dict[str, list[object]] = {"1 worker": ["--workers", 1], "2 workers": ["--workers", 2]}
     if args.ray:
         ways["Ray, 2 workers"] = ["--executor", "ray", "--workers", 2]
-    measured: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
-    reports: list[float] = []
-    for repeat in range(args.repeats):
+    measured: dict[str, list[Spent]] = {way: [] for way in ways}
+    for _ in range(args.repeats):
         for way, options in ways.items():
-            folder = work / f"scale-{way.replace(' ', '-')}-{repeat}"
-            line = command("study", "diversity", "--out", folder, "--set", f"seeds={args.seeds}", "--no-report")
-            wall, cpu = spent([*line, *map(str, options)], work)
-            seconds = json.loads((folder / "manifest.json").read_text())["executions"][-1]["seconds"]
-            measured[way].append((wall, seconds, cpu))
-            if repeat == 0 and way == "2 workers":
-                reports = [spent(command("report", folder, "-o", folder / "r.html"), work)[0] for _ in range(3)]
-            shutil.rmtree(folder)
-    print(f"{args.seeds} seeds, {6 * args.seeds} runs; the report alone: {statistics.median(reports):.1f} s\n")
-    print("| | wall, s | executing its runs, s | processor, s (Ray's own processes not counted) |")
-    print("| --- | ---: | ---: | ---: |")
+            for old in work.glob("scale-*"):
+                shutil.rmtree(old)
+            folder = work / f"scale-{len(measured[way])}-{way.replace(' ', '-').replace(',', '')}"
+            line = command("study", "diversity", "--out", folder, "--set", f"seeds={args.seeds}", *options)
+            measured[way].append(spent(line, folder, 6 * args.seeds))
+    began = time.monotonic()
+    subprocess.run(command("report", folder, "-o", folder / "r.html"), check=True, stdout=subprocess.DEVNULL)
+    print(f"{args.seeds} seeds, {6 * args.seeds} runs; `lbt-sim report` alone: {time.monotonic() - began:.1f} s.")
+    print("Medians, and all values.\n")
+    print(f"| | {' | '.join(COLUMNS.values())} |")
+    print(f"| --- |{' ---: |' * len(COLUMNS)}")
     for way, rows in measured.items():
-        cells = [
-            f"{statistics.median(column):.1f} ({', '.join(f'{v:.1f}' for v in column)})"
-            for column in zip(*rows, strict=True)
-        ]
+        columns = [[getattr(row, name) for row in rows] for name in COLUMNS]
+        cells = [f"{statistics.median(column):.1f} ({', '.join(f'{v:.1f}' for v in column)})" for column in columns]
         print(f"| {way} | {' | '.join(cells)} |")
     return True
 
@@ -267,6 +441,7 @@ def large(args: argparse.Namespace, work: Path) -> bool:
     began = time.monotonic()
     process = subprocess.Popen(command("report", folder, "-o", folder / "report.html"), cwd=work)
     _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)  # it was waited for here
     wall, peak = time.monotonic() - began, usage.ru_maxrss / 2**20
     size = (folder / "report.html").stat().st_size
     print("| figure | value |\n| --- | ---: |")
@@ -279,7 +454,7 @@ def large(args: argparse.Namespace, work: Path) -> bool:
     return status == 0 and wall < SECONDS and peak < GIB
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["kills", "scale", "large"])
     parser.add_argument("--kills", type=int, default=20)
@@ -289,7 +464,11 @@ def main() -> None:
     parser.add_argument("--no-ray", dest="ray", action="store_false")
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--real", type=int, default=20, help="seeds that are really run for `large`")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    print(f"| date | machine | command |\n| --- | --- | --- |\n| {datetime.now(UTC):%Y-%m-%d} ", end="")
+    print(f"| {os.cpu_count()} {platform.machine()} cores; Python {platform.python_version()} ", end="")
+    said = shlex.join(sys.argv[1:] if arguments is None else arguments)
+    print(f"| `python benchmarks/studies.py {said}` |\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="lbt-sim-studies-") as folder:
         good = {"kills": kills, "scale": scale, "large": large}[args.part](args, Path(folder))
     raise SystemExit(0 if good else 1)

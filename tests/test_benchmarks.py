@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,3 +147,68 @@ def test_serving_makes_a_round_of_the_published_size(batches: bool, tmp_path: Pa
 def test_serving_counts_every_answer(capsys: pytest.CaptureFixture[str]) -> None:
     load("serving").measure_sustained(400, 20)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-2:]] == ["batches", "single"]
+
+
+@pytest.fixture(scope="module")
+def studies() -> ModuleType:
+    return load("studies")
+
+
+@pytest.mark.parametrize(
+    "flaw", ["results_differ", "reports_differ", "calls_lost", "result_lines_lost", "failed", "processes_left"]
+)
+def test_studies_passes_no_kills_after_which_anything_is_wrong(studies: ModuleType, flaw: str) -> None:
+    assert studies.Tally(kills=3, runs=2, before_it_was_a_study=1).flawless
+    assert not studies.Tally(kills=3, runs=2, **{flaw: 1}).flawless
+
+
+def test_studies_redraws_a_result_and_counts_it_anew(studies: ModuleType) -> None:
+    from lbt_sim.study.record import RoundRecord, RunResult
+
+    problems = tuple(map(str, range(200)))
+    real = RunResult(
+        "a", 1, "runs/a/1", "done", None, problems, rounds=(RoundRecord(0, "m", "c" * 200, "", 1.0, None),)
+    )
+    drawn = studies.redrawn(real, "a", 7, random.Random(1))
+    (round_,) = drawn.rounds
+    assert (drawn.seed, drawn.problems) == (7, problems)
+    assert round_.accuracy == round_.outcomes.count("c") / 200
+    assert 0.85 < round_.accuracy < 1.0  # a tenth by chance: half of those become wrong
+    assert drawn != studies.redrawn(real, "a", 7, random.Random(2))
+
+
+def rows_of(printed: str) -> dict[str, list[str]]:
+    lines = [line for line in printed.splitlines() if line.startswith("| ")]
+    return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
+
+
+@pytest.mark.slow
+def test_studies_that_are_killed_end_as_the_one_that_was_not(studies: ModuleType, tmp_path: Path) -> None:
+    tally = studies.kill_studies(2, 2, 2, tmp_path)
+    assert (tally.kills, sum(tally.at.values())) == (2, 2)
+    assert tally.runs == 2 * 6 * tally.studies > 0
+    assert tally.flawless, vars(tally)
+    for folder in tmp_path.glob("study-*"):
+        assert studies.processes_of(folder) == []
+
+
+@pytest.mark.slow
+def test_studies_reports_as_many_results_as_were_asked_for(
+    studies: ModuleType, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        studies.main(["large", "--runs", "70", "--real", "2"])
+    rows = rows_of(capfd.readouterr().out)
+    assert ended.value.code == 0
+    assert rows["runs' results"] == ["70"]
+    assert rows["of them real, with their folders"] == ["14"]
+    assert float(rows["report, MB"][0]) > 0
+
+
+@pytest.mark.slow
+def test_studies_tells_where_the_seconds_of_a_study_went(studies: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    found = studies.spent(studies.study(folder, 2, "--workers", 2, "--no-report"), folder, 12)
+    assert found.planned + found.up + found.runs + found.after == pytest.approx(found.wall)
+    assert min(found.planned, found.up, found.runs, found.after) > 0
+    assert 0 < found.own < found.cpu  # workers are counted too

@@ -163,9 +163,9 @@ def _tell(path: Path, outcome: Outcome, *, as_json: bool, quiet: bool, report: b
         typer.echo("computing what was found", err=True)
     analysis = analyse(results)
     if report:
-        from lbt_sim.report import report_study
+        from lbt_sim.report import report_study, save
 
-        (path / REPORT).write_text(report_study(results, analysis), encoding="utf-8")
+        save(report_study(results, analysis), path / REPORT)
     if as_json:
         typer.echo(json.dumps(_as_json(path, outcome, analysis), ensure_ascii=False))
     elif not quiet:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from lbt_sim.report.write import FORMATS, Format, report_run, report_study, write_report
+from lbt_sim.report.write import FORMATS, Format, report_run, report_study, save, write_report
 
-__all__ = ["FORMATS", "Format", "report_run", "report_study", "write_report"]
+__all__ = ["FORMATS", "Format", "report_run", "report_study", "save", "write_report"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lbt_sim.study.analysis import Analysis
     from lbt_sim.study.results import StudyResults
 
-__all__ = ["FORMATS", "Format", "Text", "report_run", "report_study", "write_report"]
+__all__ = ["FORMATS", "Format", "Text", "report_run", "report_study", "save", "write_report"]
 
 Format = Literal["html", "md", "parquet"]
 Text = Literal["html", "md"]
@@ -81,6 +81,16 @@ def write_report(folder: Path, out: Path | None = None, format_: Format = "html"
         _refuse_what_is_neither(folder)
         text = report_run(folder, format_)
     out = out or folder / f"report.{format_}"
+    save(text, out)
+    return out
+
+
+def save(text: str, out: Path) -> None:
+    """Puts a report into its file, whole or not at all.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
     part = out.with_name(f"{out.name}.part")
     try:
         part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
@@ -92,4 +102,3 @@ def write_report(folder: Path, out: Path | None = None, format_: Format = "html"
             where=Place(str(out), key="-o"),
             remedy="With -o, name a file in a folder that is there and that you may write to.",
         ) from error
-    return out

@@ -40,6 +40,7 @@ __all__ = [
     "load_run_scenario",
     "locked",
     "open_run",
+    "scenario_text",
 ]
 
 SCENARIO_FILE = "scenario.yaml"
@@ -242,6 +243,23 @@ def open_run(path: Path, *, sets: Sequence[str] = ()) -> RunFolder:
     return RunFolder(path, prepared, facts, changed=bool(sets), donor=donor)
 
 
+def scenario_text(path: Path) -> str:
+    """What a run folder keeps as its scenario.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    file = path / SCENARIO_FILE
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the run's scenario cannot be read: {error}",
+            where=Place(str(file)),
+            remedy="It was changed after the run was started: put the file back as it was, or start a new run.",
+        ) from error
+
+
 def load_run_scenario(path: Path, *, sets: Sequence[str] = (), **changes: Any) -> LoadedScenario:
     """The scenario that a run folder holds, with what it was resumed with.
 
@@ -253,17 +271,9 @@ def load_run_scenario(path: Path, *, sets: Sequence[str] = (), **changes: Any) -
     Raises:
         InputError: It cannot be read, or is not valid.
     """
-    file = path / SCENARIO_FILE
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"the run's scenario cannot be read: {error}",
-            where=Place(str(file)),
-            remedy="It was changed after the run was started: put the file back as it was, or start a new run.",
-        ) from error
+    text = scenario_text(path)
     facts = read_manifest(path)
-    return load_resolved(text, str(file), sets=[*facts.get(RESUMED_WITH, ()), *sets], **changes)
+    return load_resolved(text, str(path / SCENARIO_FILE), sets=[*facts.get(RESUMED_WITH, ()), *sets], **changes)
 
 
 def fork_run(source: RunFolder, prepared: Prepared, from_round: int, out: Path | None) -> RunFolder:

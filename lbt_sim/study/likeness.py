@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lbt_sim.errors import InputError, Place
-from lbt_sim.folders import SCENARIO_FILE, load_run_scenario
+from lbt_sim.folders import SCENARIO_FILE, load_run_scenario, scenario_text
 from lbt_sim.manifest import RESUMED_WITH, read_manifest
 from lbt_sim.scenario.yaml import read_yaml
 
@@ -58,15 +57,7 @@ class Scenarios:
         Raises:
             InputError: It cannot be read, or is not valid.
         """
-        file = path / SCENARIO_FILE
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"the run's scenario cannot be read: {error}",
-                where=Place(str(file)),
-                remedy="Put the file back as it was, or leave this run out.",
-            ) from error
+        text = scenario_text(path)
         facts = read_manifest(path)
         made_from = {
             **{f"{_FILES}{name}": digest for name, digest in facts["task_sources"].items()},

@@ -39,6 +39,8 @@ class ArmSpec(Spec):
     students. `clones`: as many exact copies of the first one. `resample`: the base's students, but the teacher
     revises without being told of their failures. `shuffled`: it is told of another run's. `no_revision`: it teaches,
     and nothing is revised."""
+    of: Label | None = None
+    """Another arm to begin with, in place of the base: `{of: clones, like: resample}` is clones without feedback."""
     title: str = ""
     """A few words for the report: `three different students`."""
     students: Any = None
@@ -104,12 +106,16 @@ class StudyFile(Spec):
     combinations: Literal["full"] | list[dict[str, Any]] = "full"
     """Which levels go together: all with all, or those given: a list of `{factor: level}`."""
     compare: list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None = None
-    """Pairs [a, b]: a minus b. Names of arms (at each combination of levels), or of conditions. The first is the
-    study's question. Without it each arm (or combination of levels) is compared with the first."""
+    """Pairs [a, b]: a minus b. Names of arms, of levels (`exam=12`), of both (`diverse/exam=12`): compared are the
+    conditions that have them, with all else alike. The first is the study's question. Without it each arm (or
+    combination of levels) is compared with the first."""
     metric: Literal["accuracy", "f1"] = "accuracy"
     """The teacher's held-out score that is compared."""
     outcome: Literal["last", "area"] = "last"
     """Which of a run: after its last round, or the mean over its rounds from 1 on."""
+    smallest_effect: float | None = Field(default=None, gt=0, lt=1)
+    """The smallest difference that would matter, as a share of 1: `0.02` is two points. What is not shown is then told
+    apart: `equivalent` where the whole interval is smaller, `not shown` where it may be as large."""
     equal_compute: EqualComputeSpec | None = None
     """Gives every arm the same number of answers; `true` is short for `{by: exam}`."""
     budget: StudyBudget = StudyBudget()

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from lbt_sim.stats.diversity import MEASURES, diversity
 from lbt_sim.stats.dose import Response, dose_response
-from lbt_sim.stats.effects import detectable_difference, hedges_g, holm, mean_interval, paired_p, sign_flip_p
+from lbt_sim.stats.effects import (
+    detectable_difference,
+    hedges_g,
+    holm,
+    mean_interval,
+    paired_p,
+    seeds_to_find,
+    sign_flip_p,
+)
 from lbt_sim.stats.estimate import Estimate
 from lbt_sim.stats.mixed import MixedFit, mixed_model
 from lbt_sim.stats.paired import Contrast, Scores, contrast, per_seed
@@ -30,6 +38,7 @@ __all__ = [
     "mixed_model",
     "paired_p",
     "per_seed",
+    "seeds_to_find",
     "sign_flip_p",
     "wilson_interval",
 ]

@@ -11,12 +11,23 @@ from numpy.typing import NDArray
 from lbt_sim.stats.estimate import Estimate
 from lbt_sim.stats.paired import Contrast
 
-__all__ = ["detectable_difference", "hedges_g", "holm", "mean_interval", "paired_p", "sign_flip_p"]
+__all__ = [
+    "detectable_difference",
+    "hedges_g",
+    "holm",
+    "mean_interval",
+    "paired_p",
+    "seeds_to_find",
+    "sign_flip_p",
+]
 
 EXACT = 14
 """Up to so many pairs every one of the 2^n sign flips is tried, above it `FLIPS` drawn ones."""
 
 FLIPS = 9_999
+
+MOST_SEEDS = 100_000
+"""More are not told: something else has to change."""
 
 
 def sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float | None:
@@ -151,3 +162,35 @@ def detectable_difference(error: float, df: float, power: float = 0.8, level: fl
     while short_of(high) < 0:
         high *= 1.2
     return error * float(optimize.brentq(short_of, 0.0, high, xtol=1e-10))
+
+
+def seeds_to_find(found: Contrast, difference: float, power: float = 0.8, level: float = 0.05) -> int | None:
+    """How many seeds a study on the same problems would take to find a true difference.
+
+    More seeds make that part of the error smaller which is between seeds; what hangs on the problems stays.
+
+    Args:
+        found: The same contrast, with the seeds that there were.
+        difference: The true difference, as a share.
+        power: How often it is to be found.
+        level: How often a null is rejected.
+
+    Returns:
+        None where no number up to 100,000 would do, or where nothing is known of the error.
+    """
+    values = found.per_seed[np.isfinite(found.per_seed)]
+    if found.error is None or len(values) < 2:
+        return None
+    between = float(values.var(ddof=1))
+    lasting = max(0.0, found.error**2 - between / len(values)) if found.by_problem else 0.0
+
+    def finds(seeds: int) -> bool:
+        return detectable_difference(math.sqrt(between / seeds + lasting), seeds - 1, power, level) <= difference
+
+    if not finds(MOST_SEEDS):
+        return None
+    low, high = 1, MOST_SEEDS  # one that does not (it has no error at all), and one that does
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if finds(middle) else (middle, high)
+    return high

@@ -60,12 +60,21 @@ class Scores:
         """Of some of the seeds."""
         return Scores(self.hits[:, chosen], self.base[:, chosen], self.answered[:, chosen])
 
-    def without(self, other: Scores) -> Scores:
-        """Without the answers that `other` lacks in a round that it has; all of them if it has other rounds."""
-        if self.hits.shape != other.hits.shape:
-            return self
-        kept = other.answered | ~other.answered.any(axis=2, keepdims=True)
+    def without(self, *others: Scores) -> Scores:
+        """Without the answers that any other lacks in a round that it has; all of them if it has other rounds."""
+        kept = np.ones_like(self.answered)
+        for other in others:
+            if self.hits.shape == other.hits.shape:
+                kept &= other.answered | ~other.answered.any(axis=2, keepdims=True)
         return Scores(self.hits * kept, self.base * kept, self.answered & kept)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A condition's scores, and with which weight they go into a contrast."""
+
+    weight: float
+    scores: Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +111,28 @@ def per_seed(scores: Scores) -> Array:
     return _over_rounds(_ratio(scores.hits.sum(axis=2), scores.base.sum(axis=2)))
 
 
-def contrast(parts: Sequence[Scores], crossed: bool) -> Contrast:
-    """The mean score of one condition, or with two parts that of the first minus that of the second, paired.
+def contrast(parts: Sequence[Scores], crossed: bool, weights: Sequence[float] | None = None) -> Contrast:
+    """A weighted sum of conditions' mean scores, paired by seed: of one its mean, of two the first minus the second.
 
     Args:
-        parts: One or two conditions, with the same seeds in the same order, and the same problems where `crossed`.
+        parts: Conditions, with the same seeds in the same order, and the same problems where `crossed`.
         crossed: Whether all seeds have the same problems.
+        weights: One for each part; without them 1, or 1 and −1.
+
+    Raises:
+        ValueError: There is not one weight for each part.
     """
-    values = np.sum([sign * per_seed(part) for sign, part in _signed(parts)], axis=0)
+    given = [_Part(*one) for one in zip((1.0, -1.0)[: len(parts)] if weights is None else weights, parts, strict=True)]
+    return _contrast(given, crossed)
+
+
+def _contrast(parts: Sequence[_Part], crossed: bool) -> Contrast:
+    values = np.sum([part.weight * per_seed(part.scores) for part in parts], axis=0)
     there = np.isfinite(values)
     if not there.any():
         return Contrast(None, values)
-    parts = [part.seeds(there) for part in parts]
-    seeds, problems = parts[0].hits.shape[1:]
+    parts = [_Part(part.weight, part.scores.seeds(there)) for part in parts]
+    seeds, problems = parts[0].scores.hits.shape[1:]
     mean = float(values[there].mean())
     if seeds == 1:
         estimate = _one_run(parts, mean)
@@ -123,14 +141,15 @@ def contrast(parts: Sequence[Scores], crossed: bool) -> Contrast:
     if spread.error == 0:
         return Contrast(_constant(parts, mean, crossed), values, flips=spread.flips)
     reach = spread.error * student_t(spread.df)
-    least = -1.0 if len(parts) == 2 else 0.0
     method = f"{spread.how}, Student's t with {spread.df:.0f} degrees of freedom"
-    estimate = Estimate(mean, max(least, mean - reach), min(1.0, mean + reach), method, seeds, problems)
+    estimate = Estimate(mean, *_within(parts, mean, reach), method, seeds, problems)
     return Contrast(estimate, values, spread.error, spread.df, spread.flips, spread.by_problem)
 
 
-def _signed(parts: Sequence[Scores]) -> list[tuple[float, Scores]]:
-    return list(zip((1.0, -1.0), parts, strict=False))
+def _within(parts: Sequence[_Part], value: float, reach: float) -> tuple[float, float]:
+    """An interval's ends, no further than scores from 0 to 1 allow."""
+    least, most = (sum(part.weight for part in parts if part.weight * sign > 0) for sign in (-1, 1))
+    return max(least, value - reach), min(most, value + reach)
 
 
 def _ratio(hits: Array, base: Array) -> Array:
@@ -145,14 +164,14 @@ def _over_rounds(scores: Array) -> Array:
     return _ratio(np.where(defined, scores, 0.0).sum(axis=0), defined.sum(axis=0).astype(float))
 
 
-def _cells(parts: Sequence[Scores]) -> Array:
+def _cells(parts: Sequence[_Part]) -> Array:
     """Seeds x problems: each problem's share in its seed's figure, so that a row's mean is that figure (linearised)."""
-    total = np.zeros(parts[0].hits.shape[1:])
-    for sign, part in _signed(parts):
+    total = np.zeros(parts[0].scores.hits.shape[1:])
+    for weight, part in ((one.weight, one.scores) for one in parts):
         base = part.base.sum(axis=2, keepdims=True)
         score = _ratio(part.hits.sum(axis=2, keepdims=True), base)
-        weight = _ratio(np.full_like(base, part.hits.shape[2]), base)
-        total += sign * _over_rounds(score + (part.hits - score * part.base) * weight)
+        each = _ratio(np.full_like(base, part.hits.shape[2]), base)
+        total += weight * _over_rounds(score + (part.hits - score * part.base) * each)
     return total
 
 
@@ -165,8 +184,8 @@ class _Spread:
     by_problem: bool = False
 
 
-def _spread_of(parts: Sequence[Scores], values: Array, crossed: bool) -> _Spread:
-    seeds, problems = parts[0].hits.shape[1:]
+def _spread_of(parts: Sequence[_Part], values: Array, crossed: bool) -> _Spread:
+    seeds, problems = parts[0].scores.hits.shape[1:]
     of_seeds = _spread(values[_picks(seeds)].mean(axis=1), seeds) if np.ptp(values) else 0.0
     cells = _cells(parts)
     # Differences of counts tie often, and a test of tied sums rejects too rarely: ties are broken by the difference per
@@ -219,22 +238,25 @@ def _weights(units: int) -> Array:
     return np.random.default_rng(1).multinomial(units, equal, size=DRAWS).T.astype(float)
 
 
-def _problem_draws(parts: Sequence[Scores], cells: Array) -> Array:
+def _problem_draws(parts: Sequence[_Part], cells: Array) -> Array:
     """The figure in each resample of the problems, all seeds kept."""
     weights = _weights(cells.shape[1])
-    plain = all((part.base == part.base[:, :, :1]).all() for part in parts)  # nothing is missing: just a mean
+    plain = all(
+        (part.scores.base == part.scores.base[:, :, :1]).all() for part in parts
+    )  # nothing is missing: just a mean
     if plain or len(cells) > LINEAR:
         return np.asarray(cells.mean(axis=0) @ weights / len(weights))
     draws = []
     for start in range(0, DRAWS, CHUNK):
         some = weights[:, start : start + CHUNK]
-        scores = sum(sign * _over_rounds(_ratio(part.hits @ some, part.base @ some)) for sign, part in _signed(parts))
+        ratios = ((one.weight, _ratio(one.scores.hits @ some, one.scores.base @ some)) for one in parts)
+        scores = sum(weight * _over_rounds(ratio) for weight, ratio in ratios)
         draws.append(_over_rounds(np.asarray(scores)))
     return np.concatenate(draws)
 
 
-def _one_run(parts: Sequence[Scores], value: float) -> Estimate:
-    problems = parts[0].hits.shape[2]
+def _one_run(parts: Sequence[_Part], value: float) -> Estimate:
+    problems = parts[0].scores.hits.shape[2]
     if _is_share(parts):
         return _wilson(parts, value, 1, "Wilson interval over the problems of one run")
     draws = _problem_draws(parts, _cells(parts)) if problems > 1 else np.zeros(1)
@@ -242,24 +264,25 @@ def _one_run(parts: Sequence[Scores], value: float) -> Estimate:
         return Estimate(value, None, None, "one run, nothing that varies", 1, problems)
     reach = _spread(draws, problems) * student_t(problems - 1)
     how = "bootstrap over the problems of one run"
-    return Estimate(value, max(-1.0, value - reach), min(1.0, value + reach), how, 1, problems)
+    return Estimate(value, *_within(parts, value, reach), how, 1, problems)
 
 
-def _constant(parts: Sequence[Scores], value: float, crossed: bool) -> Estimate:
-    seeds, problems = parts[0].hits.shape[1:]
+def _constant(parts: Sequence[_Part], value: float, crossed: bool) -> Estimate:
+    seeds, problems = parts[0].scores.hits.shape[1:]
     if _is_share(parts):
         return _wilson(parts, value, seeds, "all seeds alike: Wilson interval over problems", crossed)
     return Estimate(value, None, None, "all seeds alike: nothing to resample", seeds, problems)
 
 
-def _is_share(parts: Sequence[Scores]) -> bool:
+def _is_share(parts: Sequence[_Part]) -> bool:
     # Accuracy of one round: what Wilson's interval is for. Another base than answers is that of F1.
-    return len(parts) == 1 and len(parts[0].hits) == 1 and bool((parts[0].base == parts[0].answered).all())
+    scores = parts[0].scores
+    return len(parts) == 1 and len(scores.hits) == 1 and bool((scores.base == scores.answered).all())
 
 
-def _wilson(parts: Sequence[Scores], value: float, seeds: int, how: str, crossed: bool = True) -> Estimate:
-    problems = parts[0].hits.shape[2]
-    answers = int(parts[0].answered.sum())
+def _wilson(parts: Sequence[_Part], value: float, seeds: int, how: str, crossed: bool = True) -> Estimate:
+    problems = parts[0].scores.hits.shape[2]
+    answers = int(parts[0].scores.answered.sum())
     n = min(problems, answers) if crossed else answers
     interval = wilson_interval(round(value * n), n)
     low, high = interval or (None, None)

@@ -13,6 +13,7 @@ from lbt_sim.errors import InputError, Place
 from lbt_sim.folders import SCENARIO_FILE
 from lbt_sim.ledger import LEDGER_FILE
 from lbt_sim.manifest import MANIFEST_FILE, installed, read_manifest
+from lbt_sim.study.differ import differences
 from lbt_sim.study.digest import digest
 from lbt_sim.study.folder import StudyFolder, is_study, load_results, open_study
 from lbt_sim.study.likeness import Scenarios, named
@@ -118,6 +119,8 @@ def _results(
     first, *others = [one.name for one in conditions]
     seeds = sorted({seed for group in groups for seed in group.runs})
     folder = Path(os.path.commonpath([one.path.resolve() for group in groups for one, _ in group.runs.values()]))
+    comparisons = tuple((name, first) for name in others)
+    values = {one.name: group.values for one, group in zip(conditions, groups, strict=True)}
     studies = [one.study.study for group in groups for one, _ in group.runs.values() if one.study is not None]
     return StudyResults(
         folder=folder,
@@ -126,7 +129,7 @@ def _results(
         description="",
         conditions=tuple(conditions),
         seeds=tuple(seeds),
-        comparisons=tuple((name, first) for name in others),
+        comparisons=comparisons,
         metric=metric or _agreed(studies, "metric", "accuracy"),
         outcome=outcome or _agreed(studies, "outcome", "last"),
         runs={
@@ -135,6 +138,11 @@ def _results(
             )
             for condition, group in zip(conditions, groups, strict=True)
             for seed, (one, result) in sorted(group.runs.items())
+        },
+        smallest_effect=_agreed(studies, "smallest_effect", None),
+        differs={
+            (a, b): differences(values[a], values[b], equal_compute=any(one.get("equal_compute") for one in studies))
+            for a, b in comparisons
         },
         notes=(*notes, *more),
         facts={"lbt_sim": installed("lbt-sim")},

@@ -10,6 +10,7 @@ import numpy as np
 
 from lbt_sim.stats import (
     MEASURES,
+    Contrast,
     Estimate,
     contrast,
     detectable_difference,
@@ -20,16 +21,20 @@ from lbt_sim.stats import (
     mixed_model,
     paired_p,
     per_seed,
+    seeds_to_find,
 )
 from lbt_sim.study.analysis import Analysis, Comparison, ConditionRow, CurvePoint, Dose, MixedModel
+from lbt_sim.study.factors import factor_effects
+from lbt_sim.study.pairing import paired
 from lbt_sim.study.record import RunResult
 from lbt_sim.study.results import StudyResults
 from lbt_sim.study.scores import OUTCOMES, ConditionScores, count_outcomes, same_problems, scores_of
-from lbt_sim.study.telling import answer_of, warnings_of
+from lbt_sim.study.telling import ALPHA, answer_of, warnings_of
 
 __all__ = ["analysis_of", "comparisons_of"]
 
-ALPHA = 0.05
+_TOLD = (0.01, 0.02, 0.05)
+"""True differences for which it is told how many seeds it would take to find them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ def analysis_of(results: StudyResults) -> Analysis:
         doses=tuple(_doses(study)),
         model=_model(study),
         warnings=warnings_of(results, study.scores, comparisons),
+        effects=factor_effects(results, study.scores, study.rounds),
     )
 
 
@@ -128,40 +134,70 @@ def _curve(name: str, scores: ConditionScores) -> Iterable[CurvePoint]:
             yield CurvePoint(name, round_, point.estimate, count_outcomes(records.values()))
 
 
-def _compare(study: _Study, a: str, b: str) -> Comparison:
+def _compare(study: _Study, a: str, b: str) -> tuple[Comparison, Contrast | None]:
+    """A comparison by itself, and the contrast that it was made from."""
     results, first, second = study.results, study.scores[a], study.scores[b]
     seeds = [seed for seed in first.runs if seed in second.runs]
-    paired = all(first.runs[seed].problems == second.runs[seed].problems for seed in seeds)
-    crossed = paired and same_problems(first.runs[seed] for seed in seeds)
-    parts = [one.outcome(results.outcome, seeds, study.rounds) for one in (first, second)]
-    if paired:
-        parts = [parts[0].without(parts[1]), parts[1].without(parts[0])]
+    parts, crossed = paired([first, second], seeds, results.outcome, study.rounds)
     each = [per_seed(part) for part in parts]
     there = np.isfinite(each[0]) & np.isfinite(each[1])
     rows = tuple((seed, float(x), float(y)) for seed, x, y, kept in zip(seeds, *each, there, strict=True) if kept)
-    blank = Comparison(a, b, None, None, None, None, None, len(rows), len(results.seeds) - len(rows), crossed, rows, "")
-    blank = replace(blank, verdict="not shown")
-    if len(rows) < 2:
-        return blank
-    found = contrast(parts, crossed)
-    detectable = None if found.error is None or found.df is None else detectable_difference(found.error, found.df)
-    return replace(
-        blank,
-        difference=found.estimate,
-        p=paired_p(found),
-        effect=hedges_g(found.per_seed[there]),
-        detectable=detectable,
+    found = contrast(parts, crossed) if len(rows) > 1 else None
+    comparison = Comparison(
+        a=a,
+        b=b,
+        difference=found.estimate if found else None,
+        p=paired_p(found) if found else None,
+        p_holm=None,
+        effect=hedges_g(found.per_seed[there]) if found else None,
+        detectable=None,
+        pairs=len(rows),
+        left_out=len(results.seeds) - len(rows),
+        crossed=crossed,
+        per_seed=rows,
+        verdict="not shown",
+        differs=results.differs.get((a, b), ()),
     )
+    return comparison, found
 
 
 def _compare_all(study: _Study) -> tuple[Comparison, ...]:
-    """With Holm's p, over all comparisons of the study, and the verdicts."""
-    comparisons = [_compare(study, a, b) for a, b in study.results.comparisons]
-    corrected = holm([one.p for one in comparisons])
+    """With all that hangs on how many comparisons there are: Holm's p, verdicts, and what could be found."""
+    made = [_compare(study, a, b) for a, b in study.results.comparisons]
+    corrected = holm([one.p for one, _ in made])
+    # Holm tests the first of them at this level; what is found at it is found whatever the others are.
+    level = ALPHA / max(1, sum(one.p is not None for one, _ in made))
     return tuple(
-        replace(one, p_holm=p, verdict="shown" if _is_shown(one.difference, p) else "not shown")
-        for one, p in zip(comparisons, corrected, strict=True)
+        replace(
+            one,
+            p_holm=p,
+            verdict=_verdict(one.difference, p, study.results.smallest_effect),
+            detectable=_detectable(found, level),
+            seeds_needed=_seeds_needed(found, level, study.results.smallest_effect),
+        )
+        for (one, found), p in zip(made, corrected, strict=True)
     )
+
+
+def _detectable(found: Contrast | None, level: float) -> float | None:
+    if found is None or found.error is None or found.df is None:
+        return None
+    return detectable_difference(found.error, found.df, level=level)
+
+
+def _seeds_needed(found: Contrast | None, level: float, smallest: float | None) -> tuple[tuple[float, int | None], ...]:
+    if found is None or found.error is None:
+        return ()
+    wanted = sorted({*_TOLD, *([] if smallest is None else [smallest])})
+    return tuple((one, seeds_to_find(found, one, level=level)) for one in wanted)
+
+
+def _verdict(difference: Estimate | None, p: float | None, smallest: float | None) -> str:
+    if _is_shown(difference, p):
+        return "shown"
+    if smallest is None or difference is None or difference.low is None or difference.high is None:
+        return "not shown"
+    return "equivalent" if -smallest <= difference.low and difference.high <= smallest else "not shown"
 
 
 def _is_shown(difference: Estimate | None, p: float | None) -> bool:
@@ -183,14 +219,18 @@ def _doses(study: _Study) -> Iterable[Dose]:
             for measure, value in _mean_measures(run).items():
                 if measure in points and np.isfinite(gain):
                     points[measure].append((name, seed, value, float(gain)))
-    for measure, rows in points.items():
-        if len({value for _, _, value, _ in rows}) < 2:
-            continue
-        found = dose_response([row[1] for row in rows], [row[2] for row in rows], [row[3] for row in rows])
-        if found is None:
-            yield Dose(measure, None, None, None, tuple(rows))
+    varying = {name: rows for name, rows in points.items() if len({value for _, _, value, _ in rows}) > 1}
+    found = {
+        name: dose_response([row[1] for row in rows], [row[2] for row in rows], [row[3] for row in rows])
+        for name, rows in varying.items()
+    }
+    corrected = holm([None if one is None else one.p for one in found.values()])
+    for (name, one), p_holm in zip(found.items(), corrected, strict=True):
+        rows = tuple(varying[name])
+        if one is None:
+            yield Dose(name, None, None, None, None, rows)
         else:
-            yield Dose(measure, found.slope, found.p, found.correlation, tuple(rows))
+            yield Dose(name, one.slope, one.p, p_holm, one.correlation, rows)
 
 
 def _model(study: _Study) -> MixedModel | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lbt_sim.stats import Estimate
 from lbt_sim.study.results import StudyResults
 
-__all__ = ["Analysis", "Comparison", "ConditionRow", "CurvePoint", "Dose", "MixedModel", "analyse"]
+__all__ = ["Analysis", "Comparison", "ConditionRow", "CurvePoint", "Dose", "FactorEffect", "MixedModel", "analyse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,17 @@ class Comparison:
             used, no smaller than that of the interval's t test. None with fewer than two pairs.
         p_holm: Corrected over the study's comparisons (Holm).
         effect: The standardised difference: Hedges' g of paired differences over seeds.
-        detectable: The smallest true difference that a study like this finds with 80 % power at 5 %, uncorrected.
+        detectable: The smallest true difference that a study like this finds with 80 % power, tested at 5 % divided by
+            the number of comparisons, as Holm's correction tests the first of them.
+        seeds_needed: (true difference, how many seeds it would take to find it on the same problems, with the same
+            power and correction; None where no number would do), of 1, 2 and 5 points and of `smallest_effect`.
+        differs: In what the two conditions differ, in words: `students`, `feedback`.
         pairs: Seeds that both have.
         left_out: Planned seeds that one of the two lacks.
         crossed: Whether all pairs were examined on the same problems.
         per_seed: (seed, a's score, b's score).
-        verdict: `shown`: Holm's p is below 0.05 and the interval excludes 0; `not shown`.
+        verdict: `shown`: Holm's p is below 0.05 and the interval excludes 0; `equivalent`: not shown, and the interval
+            lies within the study's smallest effect on either side of 0; `not shown`.
     """
 
     a: str
@@ -88,6 +93,36 @@ class Comparison:
     crossed: bool
     per_seed: tuple[tuple[int, float, float], ...]
     verdict: str
+    seeds_needed: tuple[tuple[float, int | None], ...] = ()
+    differs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FactorEffect:
+    """A factor's effect averaged over all that is crossed with it, or how the effect of one hangs on another.
+
+    Of one factor: the mean over conditions at `level` minus that at `against`, every other factor alike. Of two: the
+    effect of the first at the second's level minus that at the second's `against`.
+
+    Attributes:
+        factors: One factor, or two; arms are the factor `arm`.
+        level: A level of each.
+        against: What it is compared with, of each.
+        difference: Paired by seed; None with fewer than two seeds that have every condition.
+        p: As in `Comparison`.
+        p_holm: Corrected (Holm) over all effects of factors.
+        conditions: How many conditions are in it.
+        pairs: Seeds that have all of them.
+    """
+
+    factors: tuple[str, ...]
+    level: tuple[str, ...]
+    against: tuple[str, ...]
+    difference: Estimate | None
+    p: float | None
+    p_holm: float | None
+    conditions: int
+    pairs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +133,7 @@ class Dose:
         measure: A measure of `lbt_sim.stats.diversity`.
         slope: Gain for one unit of the measure; None where it does not vary.
         p: Of the slope; None as above.
+        p_holm: Corrected (Holm) over the study's measures.
         correlation: Partial correlation, seeds taken out.
         points: (condition, seed, measure, gain).
     """
@@ -105,13 +141,17 @@ class Dose:
     measure: str
     slope: Estimate | None
     p: float | None
+    p_holm: float | None
     correlation: float | None
     points: tuple[tuple[str, int, float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MixedModel:
-    """A linear mixed model of single answers, with random intercepts of seed and problem.
+    """A linear mixed model of single answers, with random intercepts of seed, problem and run.
+
+    A check beside the comparisons, which are what is concluded from: it has no effect of a problem under a condition,
+    so where some problems favour one condition its intervals are narrower than they should be.
 
     Attributes:
         terms: Condition -> its difference from the reference.
@@ -140,6 +180,7 @@ class Analysis:
         doses: One for each measure that varies.
         model: None where it could not be fitted.
         warnings: What a reader has to know: missing runs, few seeds, problems that differ between seeds.
+        effects: Main effects of factors, then interactions of two; none where there are fewer than two factors.
     """
 
     answer: str
@@ -149,6 +190,7 @@ class Analysis:
     doses: tuple[Dose, ...]
     model: MixedModel | None
     warnings: tuple[str, ...]
+    effects: tuple[FactorEffect, ...] = ()
 
 
 def analyse(results: StudyResults) -> Analysis:

@@ -46,7 +46,7 @@ def check_study(name: str, *, sets: Sequence[str] = (), data: Sequence[Path] = (
     found = forecast(plan)
     measured = pilot(plan) if measure else None
     lines = [*_size(plan), *_conditions(plan, found), *_cost(plan, found, measured)]
-    lines += [f"compared: {', '.join(f'{a} − {b}' for a, b in plan.comparisons) or 'nothing'}"]
+    lines += list(_compared(plan))
     lines += [f"note: {note}" for note in [*plan.notes, *_power(plan)]]
     return Checked("study", lines, explain(plan.file, plan.document, {}))
 
@@ -72,6 +72,24 @@ def _conditions(plan: Plan, found: Forecast) -> Iterator[str]:
         )
     if len(plan.conditions) > len(shown):
         yield f"  … and {plural(len(plan.conditions) - len(shown), 'condition')} more"
+
+
+def _compared(plan: Plan) -> Iterator[str]:
+    """What is compared, and in what the two differ."""
+    if not plan.comparisons:
+        yield "compared: nothing"
+    for (a, b), words in list(zip(plan.comparisons, plan.differs, strict=True))[:_MOST]:
+        yield f"compared: {a} − {b}, which differ in {_listed(words)}"
+    if len(plan.comparisons) > _MOST:
+        yield f"compared: {plural(len(plan.comparisons) - _MOST, 'pair')} more"
+
+
+def _listed(words: Sequence[str]) -> str:
+    if not words:
+        return "nothing"
+    if len(words) == 1:
+        return words[0]
+    return f"{', '.join(words[:-1])} and {words[-1]}: which of these it is cannot be told"
 
 
 def _power(plan: Plan) -> Iterator[str]:

@@ -60,6 +60,7 @@ class StudyFolder:
         donors: Condition -> the condition that gives its failures.
         seeds: Every seed.
         comparisons: (a, b).
+        differs: (a, b) -> in what the two differ, in words.
         notes: What the plan had to say.
         name: The study's name.
     """
@@ -71,6 +72,7 @@ class StudyFolder:
     donors: Mapping[str, str]
     seeds: tuple[int, ...]
     comparisons: tuple[tuple[str, str], ...]
+    differs: Mapping[tuple[str, str], tuple[str, ...]]
     notes: tuple[str, ...]
     name: str
 
@@ -179,6 +181,7 @@ def _as_yaml(plan: Plan) -> str:
         ],
         "seeds": list(plan.file.seed_list),
         "comparisons": [list(pair) for pair in plan.comparisons],
+        "differs": [list(words) for words in plan.differs],
         "notes": list(plan.notes),
     }
     return _PLANNED + write_yaml(value)
@@ -200,6 +203,7 @@ def open_study(path: Path) -> StudyFolder:
     value = read_yaml(read_text(file, str(file), _MAX), str(file)).value
     try:
         rows = value["conditions"]
+        comparisons = tuple((a, b) for a, b in value["comparisons"])
         return StudyFolder(
             path=path,
             study=value["study"],
@@ -207,7 +211,8 @@ def open_study(path: Path) -> StudyFolder:
             slugs={row["name"]: row["folder"] for row in rows},
             donors={row["name"]: row["donor"] for row in rows if "donor" in row},
             seeds=tuple(value["seeds"]),
-            comparisons=tuple((a, b) for a, b in value["comparisons"]),
+            comparisons=comparisons,
+            differs=dict(zip(comparisons, map(tuple, value["differs"]), strict=True)),
             notes=tuple(value["notes"]),
             name=value["name"],
         )
@@ -347,6 +352,8 @@ def load_results(path: Path) -> StudyResults:
         metric=study["metric"],
         outcome=study["outcome"],
         runs=dict(sorted(runs.items(), key=lambda pair: (places[pair[0][0]], seeds[pair[0][1]]))),
+        smallest_effect=study.get("smallest_effect"),
+        differs=folder.differs,
         notes=folder.notes,
         facts={name: manifest[name] for name in sorted(manifest)},
     )

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from lbt_sim.folders import SCENARIO_FILE, load_run_scenario, scenario_text
 from lbt_sim.manifest import RESUMED_WITH, read_manifest
 from lbt_sim.scenario.yaml import read_yaml
+from lbt_sim.study.differ import values_of
 
 __all__ = ["Names", "RunScenario", "Scenarios", "named"]
 
@@ -75,7 +76,7 @@ class Scenarios:
 
 def _read(path: Path, text: str, made_from: Mapping[str, Any]) -> RunScenario:
     file = load_run_scenario(path).file
-    values = dict(_flat(file.model_dump(by_alias=True, mode="json")))
+    values = values_of(file)
     library = read_yaml(text, str(path / SCENARIO_FILE)).value.get("library") or {}
     values |= {f"{_FILES}{name}": _short_hash(content) for name, content in library.items()}
     values |= {name: value for name, value in made_from.items() if value is not None}
@@ -86,15 +87,6 @@ def _read(path: Path, text: str, made_from: Mapping[str, Any]) -> RunScenario:
 
 def _is_ignored(name: str) -> bool:
     return any(name == one or name.startswith(f"{one}.") for one in _IGNORED)
-
-
-def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf by its dotted key; a list is a leaf, what is empty is none."""
-    for name, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{before}{name}.")
-        elif inner is not None:
-            yield f"{before}{name}", inner
 
 
 def _short_hash(text: str) -> str:

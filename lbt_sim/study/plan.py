@@ -18,7 +18,9 @@ from lbt_sim.scenario.validation import validate_model
 from lbt_sim.scenario.vary import with_value
 from lbt_sim.scenario.yaml import Document, parse_path, read_text, read_yaml
 from lbt_sim.study.arms import arm_title, kind_of, with_arm, with_level
+from lbt_sim.study.comparisons import called, comparisons_of, condition_name
 from lbt_sim.study.compose import composed
+from lbt_sim.study.differ import differences, values_of
 from lbt_sim.study.equal import equalised
 from lbt_sim.study.results import Condition
 
@@ -68,6 +70,7 @@ class Plan:
         file: Its values.
         conditions: In the order of arms, then levels.
         comparisons: (a, b) of conditions' names.
+        differs: In what the two of each comparison differ, in words.
         notes: Where equal compute cannot be had, and by how much.
         source: Its file, as shown to people.
         document: What is written there.
@@ -77,6 +80,7 @@ class Plan:
     file: StudyFile
     conditions: tuple[Planned, ...]
     comparisons: tuple[tuple[str, str], ...]
+    differs: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
     source: str
     document: Document
@@ -155,7 +159,11 @@ def load_study(
         )
     conditions = _conditions(study, variants, loaded)
     conditions = tuple(_with_donor(one, _donor(study, one, conditions)) for one in conditions)
-    return Plan(study.name, study.file, conditions, _comparisons(study, conditions), tuple(notes), shown, document)
+    comparisons = comparisons_of(study.file, [one.condition for one in conditions], study.error)
+    values = {one.condition.name: values_of(one.loaded.file) for one in conditions}
+    equal = study.file.equal_compute is not None
+    differs = tuple(differences(values[a], values[b], equal_compute=equal) for a, b in comparisons)
+    return Plan(study.name, study.file, conditions, comparisons, differs, tuple(notes), shown, document)
 
 
 def _open(name: str, cwd: Path) -> tuple[str, str, Path]:
@@ -240,14 +248,33 @@ def _variants(study: _Study, start: Document) -> Iterator[_Variant]:
                 BUILT_IN_ARMS,
                 "Correct the name, or say what is different in it (`{title: …}` for the base as it is).",
             )
+    names = called(list(study.file.factors))
     for arm, spec in arms.items():
+        line = _line_of(study, arm) if arm else []
         for levels in _combinations(study):
             document = _at(study, start, levels, of_cast=True)
-            if arm:
-                document = with_arm(document, arm, spec, study.origin)
+            for one in line:
+                document = with_arm(document, one, study.file.arms[one], study.origin)
             document = _at(study, document, levels, of_cast=False)
-            name = ", ".join(([arm] if arm else []) + [f"{_short(f)}={level}" for f, level in levels.items()])
+            name = condition_name(arm, levels, names)
             yield _Variant(name, arm, spec, levels, document, study.origin("arms", arm) if arm else name)
+
+
+def _line_of(study: _Study, arm: str) -> list[str]:
+    """The arms that an arm begins with, the first one first, and itself."""
+    line = [arm]
+    while (spec := study.file.arms[line[0]]) is not None and spec.of is not None:
+        at = ("arms", line[0], "of")
+        if spec.of not in study.file.arms:
+            near = nearest(spec.of, list(study.file.arms))
+            what = f"'{spec.of}' is not an arm of this study" + (f"; did you mean '{near}'?" if near else "")
+            raise study.error(at, what, list(study.file.arms), "Correct the name, or add the arm.")
+        if spec.of in line:
+            raise study.error(
+                at, f"the arm '{spec.of}' begins with itself", remedy="Let one of them begin with the base."
+            )
+        line.insert(0, spec.of)
+    return line
 
 
 def _at(study: _Study, document: Document, levels: Mapping[str, str], *, of_cast: bool) -> Document:
@@ -257,10 +284,6 @@ def _at(study: _Study, document: Document, levels: Mapping[str, str], *, of_cast
             origin = study.origin("factors", factor, level)
             document = with_level(document, factor, study.file.factors[factor][level], origin)
     return document
-
-
-def _short(factor: str) -> str:
-    return factor.rsplit(".", 1)[-1]
 
 
 def _combinations(study: _Study) -> list[dict[str, str]]:
@@ -296,6 +319,7 @@ def _level(study: _Study, at: Sequence[str | int], factor: str, level: Any) -> s
 def _conditions(study: _Study, variants: Sequence[_Variant], loaded: Sequence[LoadedScenario]) -> tuple[Planned, ...]:
     planned: list[Planned] = []
     taken: set[str] = set()
+    names = called(list(study.file.factors))
     for one, scenario in zip(variants, loaded, strict=True):
         slug = re.sub(r"[^A-Za-z0-9_.+=-]+", "-", one.name).strip(".-") or "base"
         while slug in taken:
@@ -303,7 +327,7 @@ def _conditions(study: _Study, variants: Sequence[_Variant], loaded: Sequence[Lo
         taken.add(slug)
         title = arm_title(one.arm, one.spec, scenario.file) if one.arm else one.name
         if one.arm and one.levels:
-            title += f" ({', '.join(f'{_short(f)} {level}' for f, level in one.levels.items())})"
+            title += f" ({', '.join(f'{names[f]} {level}' for f, level in one.levels.items())})"
         planned.append(Planned(Condition(one.name, one.arm, dict(one.levels), title), slug, scenario))
     return tuple(planned)
 
@@ -347,45 +371,3 @@ def _donor(study: _Study, one: Planned, conditions: Sequence[Planned]) -> str | 
             "Add such an arm (`several`), or name one: `donor: …`.",
         )
     return same[0].condition.name
-
-
-def _comparisons(study: _Study, conditions: Sequence[Planned]) -> tuple[tuple[str, str], ...]:
-    names = [one.condition.name for one in conditions]
-    if study.file.compare is None:
-        first = conditions[0].condition
-        pairs = [
-            (one.condition.name, _at_levels(conditions, first.arm, one.condition.levels) or names[0])
-            if study.file.arms
-            else (one.condition.name, names[0])
-            for one in conditions
-        ]
-        return tuple(pair for pair in pairs if pair[0] != pair[1])
-    found: list[tuple[str, str]] = []
-    arms = list(study.file.arms)
-    for number, (a, b) in enumerate(study.file.compare):
-        for place, name in enumerate((a, b)):
-            if name not in names and name not in arms:
-                near = nearest(name, [*arms, *names])
-                what = f"'{name}' is not an arm" + (f"; did you mean '{near}'?" if near else "")
-                raise study.error(
-                    ("compare", number, place), what, list(dict.fromkeys([*arms, *names])), "Correct the name."
-                )
-        found += list(_pairs(conditions, names, a, b))
-    return tuple(dict.fromkeys(pair for pair in found if pair[0] != pair[1]))
-
-
-def _pairs(conditions: Sequence[Planned], names: Sequence[str], a: str, b: str) -> Iterator[tuple[str, str]]:
-    """Two arms at each combination of levels that both have; a full name stands for itself."""
-    if a in names and b in names:
-        yield a, b
-        return
-    combinations = {tuple(one.condition.levels.items()): one.condition.levels for one in conditions}
-    for levels in combinations.values():
-        left = a if a in names else _at_levels(conditions, a, levels)
-        right = b if b in names else _at_levels(conditions, b, levels)
-        if left and right:
-            yield left, right
-
-
-def _at_levels(conditions: Sequence[Planned], arm: str, levels: Mapping[str, str]) -> str | None:
-    return next((c.condition.name for c in conditions if c.condition.arm == arm and c.condition.levels == levels), None)

@@ -17,7 +17,7 @@ class Condition:
     """What is compared: an arm at given levels of the factors; run once with each seed.
 
     Attributes:
-        name: `diverse`, or with factors `diverse, exam=12`. Unique in the study.
+        name: `diverse`, or with factors `diverse/exam=12`. Unique in the study.
         arm: The arm; '' in a study that has factors alone.
         levels: Factor -> the name of its level.
         title: A few words for people: what is special about it.
@@ -45,6 +45,8 @@ class StudyResults:
         outcome: `last`: the score after the last round; `area`: the mean over
             the rounds from 1 on.
         runs: (condition, seed) -> result, of the runs that were begun and came to an end; the others are missing.
+        smallest_effect: The smallest difference that matters, as a share; None where the study does not say.
+        differs: (a, b) -> in what the two differ, in words: `students`, `feedback`.
         notes: What the plan had to say: where equal compute could not be had, and by how much.
         facts: How it was made, for the report's last section: `command`, `lbt_sim`, `python`, `created`, `engines`…
     """
@@ -59,6 +61,8 @@ class StudyResults:
     metric: Literal["accuracy", "f1"]
     outcome: Literal["last", "area"]
     runs: Mapping[tuple[str, int], RunResult]
+    smallest_effect: float | None = None
+    differs: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 

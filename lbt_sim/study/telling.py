@@ -9,7 +9,7 @@ from lbt_sim.study.analysis import Comparison, ConditionRow
 from lbt_sim.study.results import StudyResults
 from lbt_sim.study.scores import ConditionScores, same_problems
 
-__all__ = ["answer_of", "floor_of", "seeds_needed", "warnings_of"]
+__all__ = ["ALPHA", "answer_of", "floor_of", "seeds_needed", "warnings_of"]
 
 ALPHA = 0.05
 FEW = 8
@@ -42,8 +42,31 @@ def _compared(results: StudyResults, main: Comparison, what: str) -> str:
     p = "" if main.p_holm is None else f", Holm p {_p(main.p_holm)}"
     return (
         f"{pair} changed {what} by {_points(main.difference.value)} points "
-        f"({_interval(main.difference)}, {_count(main.pairs, 'paired seed')}{p}): {main.verdict}."
+        f"({_interval(main.difference)}, {_count(main.pairs, 'paired seed')}{p}): {_concluded(results, main)}."
     )
+
+
+def _concluded(results: StudyResults, main: Comparison) -> str:
+    """The verdict, and what it leaves open: a null that bounds the effect is another than one that does not."""
+    found, smallest = main.difference, results.smallest_effect
+    inside = (
+        smallest is not None
+        and found is not None
+        and found.low is not None
+        and found.high is not None
+        and -smallest <= found.low
+        and found.high <= smallest
+    )
+    matters = "" if smallest is None else f"the {100 * smallest:.1f} points that matter here"
+    if main.verdict == "shown":
+        return f"shown, and smaller than {matters}" if inside else "shown"
+    if main.verdict == "equivalent":
+        return f"not shown, and {matters} are ruled out: equivalent"
+    if smallest is not None:
+        return f"not shown, and {matters} are not ruled out"
+    if main.detectable is None:
+        return "not shown"
+    return f"not shown; a true difference of {100 * main.detectable:.1f} points would most likely have been"
 
 
 def _title(results: StudyResults, name: str) -> str:
@@ -109,29 +132,41 @@ def _runs(results: StudyResults) -> Iterable[str]:
 def _pairs(
     results: StudyResults, scores: Mapping[str, ConditionScores], comparisons: Sequence[Comparison]
 ) -> Iterable[str]:
+    hopeless = bool(comparisons) and floor_of(max(one.pairs for one in comparisons), len(comparisons)) >= ALPHA
+    few: dict[str, list[str]] = {}
     for one in comparisons:
         name = f"{one.a} against {one.b}"
         if one.pairs < 2:
-            yield f"{name}: {_count(one.pairs, 'seed')} with both; an interval needs at least 2."
-        elif one.pairs < 6:
-            least = 2 / 2**one.pairs
-            yield f"{name}: with {one.pairs} pairs the permutation test cannot give less than p = {least:.3g}."
+            few.setdefault(f"{_count(one.pairs, 'seed')} with both; an interval needs at least 2", []).append(name)
+        elif one.pairs < 6 and not hopeless:
+            least = f"with {one.pairs} pairs the permutation test cannot give less than p = {2 / 2**one.pairs:.3g}"
+            few.setdefault(least, []).append(name)
         elif one.pairs < FEW:
-            yield f"{name}: {one.pairs} pairs are few; its interval is rough."
+            few.setdefault(f"{one.pairs} pairs are few, and intervals rough", []).append(name)
         first, second = scores[one.a].runs, scores[one.b].runs
         both = [seed for seed in first if seed in second]
         if any(first[seed].problems != second[seed].problems for seed in both):
             yield f"{name}: the two were examined on different problems, so they are paired by seed alone."
-    if comparisons and (most := max(one.pairs for one in comparisons)) >= 2:
-        least = floor_of(most, len(comparisons))
-        if least >= ALPHA:
-            yield (
-                f"With {most} pairs and {_count(len(comparisons), 'comparison')} no p after Holm can be below "
-                f"{least:.3g}: whatever the difference, nothing can be shown. It takes "
-                f"{seeds_needed(len(comparisons))} seeds at least."
-            )
+        if len(one.differs) > 1:
+            yield f"{name}: they differ in {_listed(one.differs)}; which of these it is cannot be told."
+    for what, names in few.items():
+        yield f"{_some(names) if len(names) < len(comparisons) or len(names) == 1 else 'Every comparison'}: {what}."
+    if hopeless and (most := max(one.pairs for one in comparisons)) >= 2:
+        yield (
+            f"With {most} pairs and {_count(len(comparisons), 'comparison')} no p after Holm can be below "
+            f"{floor_of(most, len(comparisons)):.3g}: whatever the difference, nothing can be shown. It takes "
+            f"{seeds_needed(len(comparisons))} seeds at least."
+        )
     if not same_problems(run for one in scores.values() for run in one.runs.values()):
         yield "Held-out problems differ between runs: intervals resample seeds, each with its own problems."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _rounds(scores: Mapping[str, ConditionScores]) -> Iterable[str]:

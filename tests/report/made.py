@@ -104,7 +104,7 @@ def make_analysis(results: StudyResults) -> Analysis:
         for (name, seed), run in done.items()
         if run.exams and (measure := run.exams[-1].diversity.get("disagreement")) is not None
     )
-    dose = Dose("disagreement", Estimate(0.2, -0.1, 0.5, "least squares", len(results.seeds)), 0.2, 0.3, points)
+    dose = Dose("disagreement", Estimate(0.2, -0.1, 0.5, "least squares", len(results.seeds)), 0.2, 0.4, 0.3, points)
     model = MixedModel({"clones": _estimate([0.0, 0.1])}, "diverse", {"seed": 0.1, "problem": 0.2}, 216, "A note.")
     return Analysis(answer, tuple(rows), tuple(curves), comparisons, (dose,), model, ("Three seeds are few.",))
 

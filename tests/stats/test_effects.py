@@ -11,7 +11,16 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from lbt_sim.stats import detectable_difference, dose_response, hedges_g, holm, mean_interval, mixed_model
+from lbt_sim.stats import (
+    Contrast,
+    detectable_difference,
+    dose_response,
+    hedges_g,
+    holm,
+    mean_interval,
+    mixed_model,
+    seeds_to_find,
+)
 
 
 def test_holm_by_hand() -> None:
@@ -50,6 +59,26 @@ def test_no_spread_has_no_standardised_effect() -> None:
 def test_the_detectable_difference_is_statsmodels_one(n: int) -> None:
     expected = TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8)
     assert detectable_difference(2.0 / math.sqrt(n), n - 1) == pytest.approx(2.0 * expected, rel=1e-4)
+
+
+def test_so_many_seeds_find_it_and_one_fewer_does_not() -> None:
+    values = np.random.default_rng(0).normal(0.01, 0.05, 20)
+    found = Contrast(None, values, error=values.std(ddof=1) / math.sqrt(20), df=19)
+    needed = seeds_to_find(found, 0.02, level=0.01)
+    assert needed is not None
+    sd = values.std(ddof=1)
+    assert detectable_difference(sd / math.sqrt(needed), needed - 1, level=0.01) <= 0.02
+    assert detectable_difference(sd / math.sqrt(needed - 1), needed - 2, level=0.01) > 0.02
+    by_power = TTestPower().solve_power(effect_size=0.02 / sd, alpha=0.01, power=0.8)
+    assert needed == math.ceil(by_power)
+
+
+def test_what_hangs_on_the_problems_no_number_of_seeds_finds() -> None:
+    values = np.random.default_rng(0).normal(0.01, 0.05, 20)
+    found = Contrast(None, values, error=0.03, df=19, by_problem=True)  # far more than the seeds' part
+    assert seeds_to_find(found, 0.02) is None
+    assert seeds_to_find(found, 0.2) is not None
+    assert seeds_to_find(Contrast(None, values[:1]), 0.2) is None
 
 
 @pytest.mark.parametrize("df", [1, 2, 3])

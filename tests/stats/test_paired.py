@@ -288,3 +288,31 @@ def test_problems_left_out_of_account_would_show_what_is_not_there() -> None:
         counted += (paired_p(found) or 1) <= 0.05
     assert alone > 20  # far above 5 % of 100: seeds alone do not know how the problems fell
     assert counted < 13
+
+
+def test_weighted_parts_are_the_contrast_of_their_sums() -> None:
+    (a, b), (c, d) = arms(3, (12, 30), by_problem=0.8), arms(4, (12, 30), by_problem=0.8)
+    parts = [accuracy(one) for one in (a, b, c, d)]
+    found = contrast(parts, True, [1.0, -1.0, -1.0, 1.0])  # an interaction: the difference of two differences
+    assert found.estimate is not None
+    assert found.estimate.value == pytest.approx((a - b - c + d).mean())
+    halves = contrast(parts, True, [0.5, -0.5, 0.5, -0.5])
+    assert halves.estimate is not None
+    assert halves.estimate.value == pytest.approx(((a + c) / 2 - (b + d) / 2).mean())
+    alone, twice = contrast([accuracy(a), accuracy(b)], True), contrast([*parts[:2], *parts[:2]], True, [0.5, -0.5] * 2)
+    assert alone.error == pytest.approx(twice.error)
+    assert alone.df == pytest.approx(twice.df)
+    assert paired_p(alone) == paired_p(twice)
+
+
+def test_every_part_has_its_weight() -> None:
+    with pytest.raises(ValueError, match="longer"):
+        contrast([accuracy(np.ones((2, 3)))] * 2, True, [1.0])
+
+
+def test_an_interval_ends_where_weighted_scores_do() -> None:
+    rng = np.random.default_rng(5)
+    parts = [accuracy((rng.random((3, 4)) < chance).astype(float)) for chance in (0.9, 0.1, 0.1, 0.9)]
+    found = contrast(parts, False, [1.0, -1.0, -1.0, 1.0]).estimate
+    assert found is not None
+    assert found.high == 2.0

@@ -97,7 +97,7 @@ def test_a_clear_difference_is_shown_in_a_sentence(shown: StudyResults) -> None:
 def test_a_difference_that_may_be_none_is_not_shown() -> None:
     found = quietly(study(drawn({"a": (0.5, 0.7), "b": (0.5, 0.7)}, 10)))
     assert found.comparisons[0].verdict == "not shown"
-    assert found.answer.endswith(": not shown.")
+    assert "not shown; a true difference of" in found.answer
     assert "−" in found.answer  # the interval's lower end, with a real minus sign
 
 
@@ -226,6 +226,80 @@ def test_holm_is_over_all_comparisons(shown: StudyResults) -> None:
     assert found.model.answers == 3 * 12 * 20
 
 
+def test_what_could_be_found_is_told_for_as_many_comparisons_as_there_are(shown: StudyResults) -> None:
+    alone = quietly(shown).comparisons[0]
+    more = [replace(one, condition="c") for one in drawn({"x": (0.5, 0.5, 0.6)}, 12)]
+    runs = {**shown.runs, **{(one.condition, one.seed): one for one in more}}
+    conditions = (*shown.conditions, Condition("c", "c"))
+    of_two = quietly(replace(shown, runs=runs, conditions=conditions, comparisons=(("a", "b"), ("c", "b")))).comparisons
+    assert alone.detectable is not None
+    assert of_two[0].detectable is not None
+    assert of_two[0].detectable > alone.detectable
+    needed = dict(alone.seeds_needed)
+    assert list(needed) == [0.01, 0.02, 0.05]
+    for true, seeds in of_two[0].seeds_needed:
+        assert seeds is None or (fewer := needed[true]) is None or seeds > fewer
+
+
+def test_a_null_that_bounds_the_effect_is_another_than_one_that_does_not() -> None:
+    results = study(drawn({"a": (0.5, 0.6), "b": (0.5, 0.6)}, 20), seeds=20)
+    open_, bounded = (quietly(replace(results, smallest_effect=one)) for one in (0.01, 0.5))
+    assert open_.comparisons[0].verdict == "not shown"
+    assert "1.0 points that matter here are not ruled out" in open_.answer
+    assert bounded.comparisons[0].verdict == "equivalent"
+    assert "50.0 points that matter here are ruled out: equivalent" in bounded.answer
+    assert 0.5 in dict(bounded.comparisons[0].seeds_needed)
+
+
+def test_what_is_shown_may_be_too_small_to_matter(shown: StudyResults) -> None:
+    found = quietly(replace(shown, smallest_effect=0.9))
+    assert found.comparisons[0].verdict == "shown"
+    assert found.answer.endswith("shown, and smaller than the 90.0 points that matter here.")
+
+
+def test_a_comparison_of_two_things_at_once_says_so(shown: StudyResults) -> None:
+    found = quietly(replace(shown, differs={("a", "b"): ("students", "lesson", "feedback")}))
+    assert found.comparisons[0].differs == ("students", "lesson", "feedback")
+    assert any("differ in students, lesson and feedback; which of these it is" in text for text in found.warnings)
+    alone = quietly(replace(shown, differs={("a", "b"): ("students",)}))
+    assert not any("which of these" in text for text in alone.warnings)
+
+
+def crossed(chances: Mapping[tuple[str, str], float], seeds: int) -> StudyResults:
+    """Arms by exams: a study of two factors, each condition right with its chance after the last round."""
+    conditions = tuple(Condition(f"{arm}/exam={n}", arm, {"exam": n}) for arm, n in chances)
+    names = dict(zip(chances, conditions, strict=True))
+    runs = drawn({names[key].name: (0.5, chance) for key, chance in chances.items()}, seeds)
+    return study(runs, seeds, conditions=conditions, comparisons=())
+
+
+def test_effects_of_factors_are_averaged_over_the_others_and_interactions_told() -> None:
+    results = crossed({("a", "6"): 0.3, ("a", "12"): 0.4, ("b", "6"): 0.5, ("b", "12"): 0.9}, 20)
+    found = {(one.factors, one.level, one.against): one for one in quietly(results).effects}
+    assert list(found) == [
+        (("arm",), ("b",), ("a",)),
+        (("exam",), ("12",), ("6",)),
+        (("arm", "exam"), ("b", "12"), ("a", "6")),
+    ]
+    ends = {row.condition: row.end.value for row in quietly(results).conditions if row.end is not None}
+    a6, a12, b6, b12 = (ends[name] for name in ("a/exam=6", "a/exam=12", "b/exam=6", "b/exam=12"))
+    by_hand = ((b6 + b12 - a6 - a12) / 2, (a12 + b12 - a6 - b6) / 2, b12 - b6 - a12 + a6)
+    for one, value in zip(found.values(), by_hand, strict=True):
+        assert one.difference is not None
+        assert one.difference.value == pytest.approx(value)
+        assert (one.conditions, one.pairs) == (4, 20)
+        assert one.p is not None
+        assert one.p_holm is not None
+        assert one.p_holm >= one.p
+
+
+def test_a_factor_is_averaged_over_the_combinations_that_are_there() -> None:
+    chances = {("a", "6"): 0.3, ("a", "12"): 0.4, ("b", "6"): 0.9}
+    found = quietly(crossed(chances, 10)).effects
+    assert [(one.factors, one.conditions) for one in found] == [(("arm",), 2), (("exam",), 2)]
+    assert quietly(crossed({("a", "6"): 0.3, ("a", "12"): 0.4}, 5)).effects == ()
+
+
 def with_exams(one: RunResult, disagreement: float) -> RunResult:
     sat = (StudentExam("s1", "cw"), StudentExam("s2", "cc"))
     exams = tuple(
@@ -287,7 +361,7 @@ def test_two_seeds_have_an_interval_and_show_nothing() -> None:
     assert main.difference.low is not None
     assert main.p == pytest.approx(0.5)
     assert main.verdict == "not shown"
-    assert any("cannot give less than p = 0.5" in text for text in found.warnings)
+    assert any("no p after Holm can be below 0.5" in text for text in found.warnings)
 
 
 def test_a_study_of_one_condition_tells_its_gain() -> None:

@@ -67,8 +67,8 @@ def test_full_combinations_are_all_levels_with_all(write_study: Write) -> None:
     )
     names = [one.condition.name for one in plan.conditions]
     assert len(names) == len(set(names)) == 8
-    assert "one, problems=4, classroom=ring" in names
-    file = files(plan)["self, problems=8, classroom=star"]
+    assert "one/problems=4/classroom=ring" in names
+    file = files(plan)["self/problems=8/classroom=star"]
     assert (file.method.exam.problems, file.classroom) == (8, "star")
     assert {run.seed for run in plan.runs} == {4, 9}
     assert len(list(plan.runs)) == 16
@@ -83,7 +83,7 @@ def test_given_combinations_are_those_alone(write_study: Write) -> None:
 
 def test_factors_of_every_student(write_study: Write) -> None:
     plan = load_study(write_study("factors: {persona: [novice, expert], temperature: [0, 0.7]}\n"))
-    file = files(plan)["persona=novice, temperature=0.7"]
+    file = files(plan)["persona=novice/temperature=0.7"]
     assert [seat.persona for seat in seats(file)] == ["novice", "novice"]
     assert [seat.sampling["answer"].temperature for seat in seats(file)] == [0.7, 0.7]
 
@@ -100,24 +100,76 @@ def test_composed_students_are_of_as_many_kinds_as_asked(write_study: Write) -> 
     }
     assert [len(set(kinds)) for kinds in minds.values()] == [1, 2, 4]
     assert all(len(kinds) == 4 for kinds in minds.values())
-    assert [seat.sampling["answer"].temperature for seat in seats(files(plan)["mixed, distinct=2"])] == [0, 0.5, 0, 0.5]
+    assert [seat.sampling["answer"].temperature for seat in seats(files(plan)["mixed/distinct=2"])] == [0, 0.5, 0, 0.5]
 
 
 def test_without_compare_every_arm_is_compared_with_the_first_at_its_levels(write_study: Write) -> None:
     plan = load_study(write_study("arms: [one, self]\nfactors: {method.exemplars: [2, 3]}\n"))
-    assert plan.comparisons == (("self, exemplars=2", "one, exemplars=2"), ("self, exemplars=3", "one, exemplars=3"))
+    assert plan.comparisons == (("self/exemplars=2", "one/exemplars=2"), ("self/exemplars=3", "one/exemplars=3"))
     plan = load_study(write_study("factors: {method.exemplars: [2, 3, 4]}\n"))
     assert plan.comparisons == (("exemplars=3", "exemplars=2"), ("exemplars=4", "exemplars=2"))
 
 
 def test_compare_names_arms_or_conditions(write_study: Write) -> None:
     rest = "arms: [one, self]\nfactors: {method.exemplars: [2, 3]}\n"
-    plan = load_study(write_study(rest + "compare: [[one, self], ['one, exemplars=3', 'one, exemplars=2']]\n"))
+    plan = load_study(write_study(rest + "compare: [[one, self], [one/exemplars=3, one/exemplars=2]]\n"))
     assert plan.comparisons == (
-        ("one, exemplars=2", "self, exemplars=2"),
-        ("one, exemplars=3", "self, exemplars=3"),
-        ("one, exemplars=3", "one, exemplars=2"),
+        ("one/exemplars=2", "self/exemplars=2"),
+        ("one/exemplars=3", "self/exemplars=3"),
+        ("one/exemplars=3", "one/exemplars=2"),
     )
+
+
+def test_a_level_is_compared_at_every_arm_and_one_condition_with_all(write_study: Write) -> None:
+    rest = "arms: [one, self]\nfactors: {method.exemplars: [2, 3], method.exam.problems: [4, 6]}\n"
+    plan = load_study(write_study(rest + "compare: [[exemplars=3, exemplars=2]]\n"))
+    assert plan.comparisons == tuple(
+        (f"{arm}/exemplars=3/problems={n}", f"{arm}/exemplars=2/problems={n}")
+        for arm in ("one", "self")
+        for n in (4, 6)
+    )
+    plan = load_study(write_study(rest + "compare: [[one/problems=6, self/exemplars=2]]\n"))
+    assert plan.comparisons == (
+        ("one/exemplars=2/problems=6", "self/exemplars=2/problems=6"),
+        ("one/exemplars=3/problems=6", "self/exemplars=2/problems=6"),
+    )
+
+
+def test_factors_that_end_alike_are_called_by_their_whole_keys(write_study: Write) -> None:
+    plan = load_study(write_study("factors: {task.train: [40, 50]}\n"))
+    assert list(files(plan)) == ["train=40", "train=50"]
+    plan = load_study(write_study("factors: {persona: [novice], cast.teacher.persona: [expert]}\n"))
+    assert list(files(plan)) == ["persona=novice/cast.teacher.persona=expert"]
+
+
+def test_two_that_never_meet_are_not_compared_in_silence(write_study: Write) -> None:
+    rest = (
+        "factors: {method.exemplars: [2, 3], method.exam.problems: [4, 6]}\n"
+        "combinations:\n  - {method.exemplars: 2, method.exam.problems: 4}\n"
+        "  - {method.exemplars: 3, method.exam.problems: 6}\n"
+    )
+    with pytest.raises(ScenarioError, match="no two conditions that are alike but for what is named"):
+        load_study(write_study(rest + "compare: [[exemplars=3, exemplars=2]]\n"))
+
+
+def test_an_arm_can_begin_with_another(write_study: Write) -> None:
+    plan = load_study(
+        write_study(
+            "arms:\n  guessers: {students: [{persona: guesser, count: 3}]}\n"
+            "  unheard: {of: guessers, like: resample}\n  short: {of: unheard, set: {method.exam.problems: 4}}\n"
+            "compare: [[guessers, unheard], [guessers, short]]\n"
+        )
+    )
+    made = files(plan)
+    assert made["unheard"].cast == made["short"].cast == made["guessers"].cast
+    assert [made[name].method.revise.feedback for name in made] == ["failures", "none", "none"]
+    assert made["short"].method.exam.problems == 4
+    assert plan.differs == (("feedback",), ("feedback", "exams"))
+
+
+def test_what_equal_compute_sets_is_no_difference(write_study: Write) -> None:
+    arms = "arms: [one, several, self]\ncompare: [[several, one], [one, self]]\n"
+    assert load_study(write_study("equal_compute: true\n" + arms)).differs == (("students",), ("students",))
 
 
 def test_equal_compute_makes_the_answers_of_a_run_equal(write_study: Write) -> None:
@@ -165,6 +217,9 @@ def test_a_shuffled_arm_is_given_the_failures_of_the_next_seed(write_study: Writ
         ("arms: [one, selv]\n", "arms.selv", "self"),
         ("arms: {mine: {students: [{persona: litteral}]}}\n", "arms.mine.students", "literal"),
         ("arms: [one]\ncompare: [[one, slef]]\n", "compare[0][1]", "one"),
+        ("arms: {a: {title: x}, b: {of: c}}\n", "arms.b.of", "'c' is not an arm"),
+        ("arms: {a: {of: b}, b: {of: a}}\n", "arms.b.of", "begins with itself"),
+        ("arms: [one]\nsmallest_effect: 2\n", "smallest_effect", "less than 1"),
         ("arms: [shuffled]\nseeds: 3\n", "arms.shuffled", "several"),
         ("arms: [several, shuffled]\nseeds: 1\n", "arms.shuffled", "seeds"),
         ("factors: {method.exemplarz: [1, 2]}\n", "factors.method.exemplarz", "exemplars"),

@@ -1,0 +1,31 @@
+"""Conditions' scores side by side: the same seeds, and where the problems are the same, the same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lbt_sim.stats import Scores
+from lbt_sim.study.scores import ConditionScores, same_problems
+
+__all__ = ["paired"]
+
+
+def paired(
+    conditions: Sequence[ConditionScores], seeds: Sequence[int], outcome: str, rounds: int
+) -> tuple[list[Scores], bool]:
+    """The scores of some conditions under the seeds that all have, and whether all seeds have the same problems.
+
+    An answer that one of them lacks is left out of all, wherever they were asked the same.
+
+    Args:
+        conditions: Which.
+        seeds: Seeds that each has.
+        outcome: `last` or `area`.
+        rounds: As in `ConditionScores.outcome`.
+    """
+    first = conditions[0]
+    alike = all(one.runs[seed].problems == first.runs[seed].problems for one in conditions[1:] for seed in seeds)
+    parts = [one.outcome(outcome, seeds, rounds) for one in conditions]
+    if alike:
+        parts = [part.without(*parts[:place], *parts[place + 1 :]) for place, part in enumerate(parts)]
+    return parts, alike and same_problems(first.runs[seed] for seed in seeds)

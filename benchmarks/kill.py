@@ -33,19 +33,21 @@ Row = dict[str, Any]
 SCENARIO = """\
 kind: scenario
 version: 1
-models: {small: {engine: simulated, latency: 0.004, concurrency: 4}}
+models: {small: MODEL}
 task: {name: reviews, train: 60, held_out: 12}
 classroom: {edges: [{from: teacher, to: student, kind: teaches}, {among: student, kind: discusses, topology: ring}]}
 cast: {students: [{persona: literal}, {persona: sceptic}, {persona: guesser}]}
 lesson: {discussion: 1}
 method:
-  rounds: 3
+  rounds: ROUNDS
   exemplars: 4
   beam: 2
   exam: 8
   revise: {operators: [rewrite, choose], reflections: 2, chosen: 2}
   select: {budget: 80}
 """
+"""Of a MODEL, with so many ROUNDS."""
+MODEL = "{engine: simulated, latency: 0.004, concurrency: 4}"
 _CONTEXT = multiprocessing.get_context("forkserver")
 # What a run imports is imported once; each run is then a fork of that process, up in milliseconds.
 _CONTEXT.set_forkserver_preload(
@@ -53,7 +55,7 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
-def _command(arguments: list[str], folder: str, output: str) -> None:
+def command(arguments: list[str], folder: str, output: str) -> None:
     """In the child: `lbt-sim` with `arguments`, its output in files."""
     from lbt_sim.cli import main
 
@@ -71,7 +73,7 @@ def _command(arguments: list[str], folder: str, output: str) -> None:
 
 def start(arguments: list[str], folder: Path, output: str = "lbt-sim") -> BaseProcess:
     """Starts `lbt-sim` with `arguments` in `folder`, where `output`.out and `output`.err take what it prints."""
-    process = _CONTEXT.Process(target=_command, args=(arguments, str(folder), output))
+    process = _CONTEXT.Process(target=command, args=(arguments, str(folder), output))
     process.start()
     return process
 
@@ -203,7 +205,8 @@ def interrupted(folder: Path, name: str, seed: int, whole: Uninterrupted, rng: r
 
 def kill_runs(kills: int, seed: int, folder: Path, *, seeds: int = 5) -> Tally:
     """Kills runs until at least `kills` were killed; every one of them is resumed to its end."""
-    (folder / "killed.yaml").write_text(SCENARIO, encoding="utf-8")
+    scenario = SCENARIO.replace("MODEL", MODEL).replace("ROUNDS", "3")
+    (folder / "killed.yaml").write_text(scenario, encoding="utf-8")
     rng, tally = random.Random(seed), Tally()
     wholes = {number: uninterrupted(folder, number) for number in range(seeds)}
     while tally.kills < kills and not tally.failures:

@@ -44,7 +44,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
-from kill import Row, committed, count, path_of, result_of
+from kill import SCENARIO, Row, command, committed, count, path_of, result_of
 
 from lbt_sim.folders import MANIFEST_FILE, SERVER_LOGS
 
@@ -54,23 +54,6 @@ KINDS: dict[Kind, int] = {"server killed": 3, "server hangs": 2, "we killed": 4,
 """Kind -> events in one run, at most."""
 GONE = 15.0
 """Seconds after the death of our process until no process of its servers may live."""
-SCENARIO = """\
-kind: scenario
-version: 1
-models: {small: MODEL}
-task: {name: reviews, train: 60, held_out: 12}
-classroom: {edges: [{from: teacher, to: student, kind: teaches}, {among: student, kind: discusses, topology: ring}]}
-cast: {students: [{persona: literal}, {persona: sceptic}, {persona: guesser}]}
-lesson: {discussion: 1}
-budget: {failed: 1.0}
-method:
-  rounds: ROUNDS
-  exemplars: 4
-  beam: 2
-  exam: 8
-  revise: {operators: [rewrite, choose], reflections: 2, chosen: 2}
-  select: {budget: 80}
-"""
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     ["lbt_sim.cli", "lbt_sim.cli.drive", "lbt_sim.runs", "lbt_sim.scenario.load", "lbt_sim.models.vllm.model", "kill"]
@@ -104,32 +87,21 @@ def bench_of(folder: Path, asked: argparse.Namespace) -> Bench:
         weights.mkdir()
         (weights / "config.json").write_text("{}", encoding="utf-8")
         (weights / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-        command = [sys.executable, str(Path(__file__).with_name("stub_vllm.py"))]
+        stub = [sys.executable, str(Path(__file__).with_name("stub_vllm.py"))]
         flags = {"seconds": asked.seconds, "slots": 8, "child": True}
-        model |= {"model": str(weights), "command": command, "flags": flags, "cpu_cache": 1, "start_timeout": 60}
+        model |= {"model": str(weights), "command": stub, "flags": flags, "cpu_cache": 1, "start_timeout": 60}
     else:
         model |= {"model": str(Path(asked.model).absolute()), "start_timeout": 900}
         model |= {"python": asked.python} if asked.python else {}
     text = SCENARIO.replace("MODEL", json.dumps(model)).replace("ROUNDS", str(asked.rounds))
-    (folder / "killed.yaml").write_text(text, encoding="utf-8")
+    (folder / "killed.yaml").write_text(f"{text}budget: {{failed: 1.0}}\n", encoding="utf-8")
     return Bench(folder, asked.model is None, 120.0 if asked.model is None else 3600.0)
 
 
 def _command(arguments: list[str], folder: str, output: str, state: str) -> None:
-    """In the child: `lbt-sim` with `arguments`, its output in files, its servers recorded in `state`."""
-    from lbt_sim.cli import main
-
-    os.chdir(folder)
+    """In the child: a command whose servers are recorded in `state`."""
     os.environ["LBT_SIM_STATE"] = state
-    for number, name in ((1, f"{output}.out"), (2, f"{output}.err")):
-        with Path(name).open("w") as file:
-            os.dup2(file.fileno(), number)
-    sys.argv = ["lbt-sim", *arguments]
-    try:
-        main()
-    except BaseException:
-        sys.stdout.flush()
-        raise
+    command(arguments, folder, output)
 
 
 class Execution:

@@ -23,6 +23,22 @@ method: {rounds: 3, exemplars: 4, beam: 2, exam: 6, revise: {operators: [choose]
 """
 """A run of half a second."""
 
+SMALL_STUDY = """\
+kind: study
+version: 1
+title: Does it matter?
+base: simulated
+set:
+  task.train: 80
+  task.held_out: 20
+  method.rounds: 1
+  method.exemplars: 6
+  method.exam: {problems: 6}
+  method.revise.chosen: 3
+  method.select: {budget: 32, block: 8, rescore: 4}
+"""
+"""A study without its arms, factors and seeds: those are added."""
+
 
 @dataclass(frozen=True)
 class Said:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from commands import lbt_sim
+from commands import SMALL, lbt_sim
 
 from lbt_sim.errors import InputError
 from lbt_sim.folders import create_run
@@ -23,15 +23,7 @@ from lbt_sim.study.digest import digest
 from lbt_sim.study.folder import ResultsFile, load_results
 from lbt_sim.study.likeness import named
 
-TINY = """\
-kind: scenario
-version: 1
-models: {small: {engine: simulated}}
-task: {name: reviews, train: 40, held_out: 8}
-classroom: star
-cast: {students: [{persona: literal}, {persona: sceptic}]}
-method: {rounds: 1, exemplars: 4, beam: 1, exam: 6, revise: {operators: [choose], chosen: 2}, select: {budget: 20}}
-"""
+TINY = SMALL.replace("rounds: 3", "rounds: 1")
 STUDY = """\
 kind: study
 version: 1
@@ -297,7 +289,7 @@ def test_a_study_keeps_its_names_metric_and_results() -> None:
     assert results_of([folder], metric="accuracy", outcome="last").metric == "accuracy"
 
     # A run of the same scenario joins the study's condition, whether or not it is the study's own.
-    name = next(one.name for one in planned.conditions if one.name == "several, exam=6")
+    name = next(one.name for one in planned.conditions if one.name == "several/exam=6")
     more = run("more", 7)
     results = results_of([folder, more])
     assert results.conditions == planned.conditions

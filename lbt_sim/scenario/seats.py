@@ -87,8 +87,7 @@ def resolve_agents(loaded: LoadedScenario) -> tuple[Seat, ...]:
         except (ScenarioError, TemplateError) as error:
             mistakes.append(error)
     if mistakes:
-        # What is wrong with an agent's file is wrong for everyone who is that agent; it is told once.
-        raise as_one(list({str(mistake): mistake for mistake in mistakes}.values()))
+        raise as_one(mistakes)
     if loaded.file.cast.students == "teacher":
         seats = [_like(seat, seats[0]) if seat.role == "student" else seat for seat in seats]
     return tuple(seats)

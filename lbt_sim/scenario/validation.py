@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,9 +40,15 @@ class SeveralMistakesError(ScenarioError):
         return "\n".join(parts)
 
 
+_NUMBER = re.compile(r"\[\d+\]")
+
+
 def as_one(mistakes: Sequence[InputError]) -> InputError:
-    """One error that tells all of at least one mistake."""
-    return mistakes[0] if len(mistakes) == 1 else SeveralMistakesError(mistakes)
+    """One error that tells all of at least one mistake; what is wrong alike with several items of a line once."""
+    told: dict[str, InputError] = {}
+    for mistake in mistakes:
+        told.setdefault(_NUMBER.sub("[]", str(mistake)), mistake)
+    return mistakes[0] if len(told) == 1 else SeveralMistakesError(list(told.values()))
 
 
 def validate_model(document: Document, model: type[Model], at: Sequence[str | int] = ()) -> Model:

@@ -13,7 +13,7 @@ from lbt_sim.errors import InputError, Place
 from lbt_sim.folders import SCENARIO_FILE
 from lbt_sim.ledger import LEDGER_FILE
 from lbt_sim.manifest import MANIFEST_FILE, installed, read_manifest
-from lbt_sim.study.differ import differences
+from lbt_sim.study.differ import EQUALISED, differences
 from lbt_sim.study.digest import digest
 from lbt_sim.study.folder import StudyFolder, is_study, load_results, open_study
 from lbt_sim.study.likeness import Scenarios, named
@@ -122,6 +122,7 @@ def _results(
     comparisons = tuple((name, first) for name in others)
     values = {one.name: group.values for one, group in zip(conditions, groups, strict=True)}
     studies = [one.study.study for group in groups for one, _ in group.runs.values() if one.study is not None]
+    set_by_study = EQUALISED if any(one.get("equal_compute") for one in studies) else ()
     return StudyResults(
         folder=folder,
         name=folder.name,
@@ -140,10 +141,7 @@ def _results(
             for seed, (one, result) in sorted(group.runs.items())
         },
         smallest_effect=_agreed(studies, "smallest_effect", None),
-        differs={
-            (a, b): differences(values[a], values[b], equal_compute=any(one.get("equal_compute") for one in studies))
-            for a, b in comparisons
-        },
+        differs={(a, b): differences(values[a], values[b], set_by_study) for a, b in comparisons},
         notes=(*notes, *more),
         facts={"lbt_sim": installed("lbt-sim")},
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from lbt_sim.scenario.schema import ScenarioFile
 
-__all__ = ["differences", "leaves", "values_of"]
+__all__ = ["EQUALISED", "differences", "leaves", "values_of"]
 
 _WORDS = {
     "cast.students": "students",
@@ -25,8 +25,8 @@ _WORDS = {
     "method": "method",
 }
 """Key -> what it is about; the longest prefix of a key counts. Others (seed, title, budget) make no difference."""
-_EQUALISED = ("method.exam.problems", "method.select.budget", "method.select.spend")
-"""What equal compute sets, so that conditions do not differ in what they cost."""
+EQUALISED = ("method.exam.problems", "method.select.budget", "method.select.spend")
+"""What equal compute sets."""
 
 
 def leaves(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -43,17 +43,16 @@ def values_of(file: ScenarioFile) -> dict[str, Any]:
     return dict(leaves(file.model_dump(by_alias=True, mode="json")))
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any], *, equal_compute: bool) -> tuple[str, ...]:
+def differences(a: Mapping[str, Any], b: Mapping[str, Any], ignored: Collection[str] = ()) -> tuple[str, ...]:
     """What differs between two conditions, each kind of thing once, in the order of a scenario's parts.
 
     Args:
         a: A scenario's values, by dotted key.
         b: Another's.
-        equal_compute: Lengths of exams and what selection may spend were set to make compute equal, and are no
-            difference.
+        ignored: Keys that make no difference.
     """
     differing = [key for key in a.keys() | b.keys() if a.get(key) != b.get(key)]
-    words = {_word(key) for key in differing if not (equal_compute and key in _EQUALISED)}
+    words = {_word(key) for key in differing if key not in ignored}
     return tuple(word for word in dict.fromkeys(_WORDS.values()) if word in words)
 
 

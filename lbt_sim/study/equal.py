@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from lbt_sim.errors import Place, ScenarioError
 from lbt_sim.scenario.load import LoadedScenario
 from lbt_sim.scenario.schema import ScenarioFile
 from lbt_sim.scenario.study import EqualComputeSpec
@@ -81,23 +82,29 @@ class Equalised:
     notes: tuple[str, ...]
 
 
-def equalised(scenarios: Sequence[LoadedScenario], names: Sequence[str], spec: EqualComputeSpec) -> Equalised:
+def equalised(
+    scenarios: Sequence[LoadedScenario], names: Sequence[str], spec: EqualComputeSpec, where: Place
+) -> Equalised:
     """Makes the answers of a run equal.
 
     Args:
         scenarios: The conditions.
         names: What they are called.
         spec: Where the difference goes.
+        where: Where the study says so.
+
+    Raises:
+        ScenarioError: It would undo what the study varies.
     """
     loads = [load_of(one.file) for one in scenarios]
     target = max(load.answers for load in loads)
     sets: list[dict[str, Any]] = []
-    notes: list[str] = []
+    by, notes = _where_to(scenarios, spec, where)
     for scenario, load, name in zip(scenarios, loads, names, strict=True):
         file, missing, change = scenario.file, target - load.answers, dict[str, Any]()
         width = _taught(file) * heads(file.cast)
         fixed = file.method.exam.set_by == "fixed" and bool(file.method.exam.ids)
-        if spec.by == "exam" and missing and width and not fixed:
+        if by == "exam" and missing and width and not fixed:
             most = _most_problems(scenario)
             longer = min(_problems(file) + missing // width, max(most, _problems(file)))
             if longer < _problems(file) + missing // width:
@@ -116,6 +123,24 @@ def equalised(scenarios: Sequence[LoadedScenario], names: Sequence[str], spec: E
         sets.append(change)
     notes += _unequal(loads, names)
     return Equalised(tuple(sets), tuple(notes))
+
+
+def _where_to(
+    scenarios: Sequence[LoadedScenario], spec: EqualComputeSpec, where: Place
+) -> tuple[Literal["exam", "select"], list[str]]:
+    """Where the difference goes: never into what the study varies."""
+    lengths = {_problems(one.file) for one in scenarios}
+    budgets = {one.file.method.select.budget for one in scenarios}
+    if len(lengths) == 1 and (spec.by == "exam" or len(budgets) == 1):
+        return spec.by, []
+    if len(budgets) > 1:
+        varied = ["method.select.budget", *(["method.exam.problems"] if len(lengths) > 1 else [])]
+        raise ScenarioError(
+            f"equal compute would undo what this study varies: {' and '.join(varied)}",
+            where=where,
+            remedy="Leave equal_compute out: how much is asked for is then part of what is compared.",
+        )
+    return "select", ["exams differ in length by design, so what is missing of a condition's answers goes to selection"]
 
 
 def _most_problems(scenario: LoadedScenario) -> int:

@@ -147,9 +147,12 @@ def load_study(
     if engine is not None:
         variants = [replace(one, document=on_engine(one.document, engine)) for one in variants]
     loaded = [base.load(composed(one.document, one.origin)) for one in variants]
+    # What equal compute sets is no difference: it makes conditions alike.
+    values = {one.name: values_of(scenario.file) for one, scenario in zip(variants, loaded, strict=True)}
     notes: list[str] = []
     if study.file.equal_compute is not None:
-        changed = equalised(loaded, [one.name for one in variants], study.file.equal_compute)
+        where = document.place(("equal_compute",))
+        changed = equalised(loaded, [one.name for one in variants], study.file.equal_compute, where)
         notes, loaded = (
             list(changed.notes),
             [
@@ -160,9 +163,7 @@ def load_study(
     conditions = _conditions(study, variants, loaded)
     conditions = tuple(_with_donor(one, _donor(study, one, conditions)) for one in conditions)
     comparisons = comparisons_of(study.file, [one.condition for one in conditions], study.error)
-    values = {one.condition.name: values_of(one.loaded.file) for one in conditions}
-    equal = study.file.equal_compute is not None
-    differs = tuple(differences(values[a], values[b], equal_compute=equal) for a, b in comparisons)
+    differs = tuple(differences(values[a], values[b]) for a, b in comparisons)
     return Plan(study.name, study.file, conditions, comparisons, differs, tuple(notes), shown, document)
 
 

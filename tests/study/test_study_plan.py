@@ -172,6 +172,27 @@ def test_what_equal_compute_sets_is_no_difference(write_study: Write) -> None:
     assert load_study(write_study("equal_compute: true\n" + arms)).differs == (("students",), ("students",))
 
 
+def test_equal_compute_does_not_undo_what_is_varied(write_study: Write) -> None:
+    plan = load_study(
+        write_study("equal_compute: true\narms: [one, several]\nfactors: {method.exam.problems: [4, 8]}\n")
+    )
+    assert [file.method.exam.problems for file in files(plan).values()] == [4, 8, 4, 8]
+    assert len({load_of(file).answers for file in files(plan).values()}) == 1
+    assert any("exams differ in length by design" in note for note in plan.notes)
+    assert plan.differs == (("students",), ("students",))
+    one = "compare: [[one/problems=8, one/problems=4]]\n"
+    rest = "equal_compute: true\narms: [one]\nfactors: {method.exam.problems: [4, 8]}\n"
+    assert load_study(write_study(rest + one)).differs == (("exams",),)
+
+
+@pytest.mark.parametrize("by", ["exam", "select"])
+def test_equal_compute_is_refused_where_it_would_undo_what_is_varied(write_study: Write, by: str) -> None:
+    factors = "method.select.budget: [40, 80]" + (", method.exam.problems: [4, 8]" if by == "exam" else "")
+    with pytest.raises(ScenarioError, match="would undo what this study varies") as caught:
+        load_study(write_study(f"equal_compute: {{by: {by}}}\narms: [one]\nfactors: {{{factors}}}\n"))
+    assert "equal_compute" in str(caught.value)
+
+
 def test_equal_compute_makes_the_answers_of_a_run_equal(write_study: Write) -> None:
     rest = f"equal_compute: true\narms:\n  three: {{{THREE}}}\n  one:\n  self:\n"
     plan = load_study(write_study(rest))
@@ -216,6 +237,7 @@ def test_a_shuffled_arm_is_given_the_failures_of_the_next_seed(write_study: Writ
     [
         ("arms: [one, selv]\n", "arms.selv", "self"),
         ("arms: {mine: {students: [{persona: litteral}]}}\n", "arms.mine.students", "literal"),
+        ("arms: {c: {students: {compose: {count: 4, persona: [litteral]}}}}\n", "arms.c", "literal"),
         ("arms: [one]\ncompare: [[one, slef]]\n", "compare[0][1]", "one"),
         ("arms: {a: {title: x}, b: {of: c}}\n", "arms.b.of", "'c' is not an arm"),
         ("arms: {a: {of: b}, b: {of: a}}\n", "arms.b.of", "begins with itself"),
@@ -241,3 +263,10 @@ def test_mistakes_are_told_with_their_place(write_study: Write, rest: str, key: 
 def test_a_study_that_is_not_there_lists_those_that_are() -> None:
     with pytest.raises(ScenarioError, match="diversity"):
         load_study("divesity")
+
+
+def test_what_is_wrong_with_all_composed_students_is_told_once(write_study: Write) -> None:
+    path = write_study("arms: {c: {students: {compose: {count: 4, persona: [litteral]}}}}\n")
+    with pytest.raises(ScenarioError) as caught:
+        prepared_conditions(load_study(path))
+    assert str(caught.value).count("is not a persona") == 1

@@ -35,13 +35,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n`: the tests of real servers follow each other in one process, since they share servers."""
+    """With `-n`: the tests of a file follow each other in one process, sharing fixtures; so do all that need vLLM."""
     if config.getvalue("dist") != "load":
         return None
-    from xdist.scheduler import LoadScopeScheduling
+    from xdist.scheduler import LoadFileScheduling
 
-    class Scheduling(LoadScopeScheduling):
+    class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "vllm" if nodeid.startswith("tests/vllm/") else nodeid
+            return "vllm" if nodeid.startswith("tests/vllm/") else super()._split_scope(nodeid)
 
     return Scheduling(config, log)

@@ -12,12 +12,12 @@ from lbt_sim.ledger import LedgerReader
 TINY = [
     "models.small.cache=false",  # what is in the prompt cache shows in the last digits of log-probabilities
     "task.train=40",
-    "task.held_out=6",
+    "task.held_out=4",
     "method.rounds=1",
     "method.exemplars=2",
     "method.exam=2",
     "method.revise.chosen=1",
-    "method.select={budget: 8, block: 2, rescore: 0}",
+    "method.select={budget: 4, block: 2, rescore: 0}",
 ]
 
 
@@ -35,7 +35,7 @@ def test_a_stopped_run_goes_on_to_the_result_of_one_that_was_not(
     sets = [part for one in TINY for part in ("--set", one)]
     whole = lbt_sim("run", "quickstart", "--out", "whole", "--json", "-q", *sets)
     assert whole.status == 0, whole.err
-    stopped = lbt_sim("run", "quickstart", "--out", "run", "--json", "-q", *sets, "--set", "budget.calls=9")
+    stopped = lbt_sim("run", "quickstart", "--out", "run", "--json", "-q", *sets, "--set", "budget.calls=6")
     assert stopped.status == 3
     before = answers(tmp_path / "run")
     assert 0 < len(before) < len(answers(tmp_path / "whole"))

@@ -6,16 +6,13 @@ one on the embedded model.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from commands import lbt_sim
 from typer.main import get_command
 
 from lbt_sim.cli import app
@@ -55,33 +52,38 @@ def commands(text: str) -> list[tuple[str, int]]:
     return found
 
 
-def run(command: list[str], cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONWARNINGS": "error", "COLUMNS": "120"}
-    whole = [sys.executable, "-m", "lbt_sim", *command]
-    return subprocess.run(whole, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+SMALL = ("method.rounds=2", "method.select.budget=32", "task.held_out=20")
+"""What the studies of the documentation are given besides: they are to run, not to find anything."""
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where commands are given, on a screen of 120 columns; processes that they start end at a warning, too."""
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_the_commands_of_a_document_run_one_after_the_other(document: str, tmp_path: Path) -> None:
-    here = tmp_path
+def test_the_commands_of_a_document_run_one_after_the_other(document: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for command, status in commands((ROOT / document).read_text(encoding="utf-8")):
         if command in ELSEWHERE:
             continue
         words = shlex.split(command)
         if words[0] == "cd":
-            here = here / words[1]
-            assert here.is_dir(), command
+            monkeypatch.chdir(words[1])
             continue
         words = words[2:] if words[:2] == ["uv", "run"] else words
         assert words[0] == "lbt-sim", command
         if words[1] == "run" and not {"--engine", "--out"} & set(words):
             # `--out` too: the next command may run the same scenario in the folder of that name.
             words += ["--engine", "simulated", "--out", "asked"]
-        if words[1] == "study" and "--set" not in words:
-            words += ["--set", "seeds=2"]
-        done = run(words[1:], here)
-        assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
+        if words[1] == "study":
+            words += [f"--set={one}" for one in ("seeds=2", *SMALL)]
+        said = lbt_sim(*words[1:])
+        assert said.status == status, f"{command}\n{said.out}\n{said.err}"
+        assert "Traceback" not in said.err
 
 
 def test_the_readme_has_commands_to_run() -> None:
@@ -92,14 +94,14 @@ def test_the_readme_has_commands_to_run() -> None:
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_the_first_command_runs_on_the_embedded_model(tmp_path: Path) -> None:
+def test_the_first_command_runs_on_the_embedded_model() -> None:
     """As it stands in the README but for its size: one round, few held-out problems."""
-    few = [f"--set={one}" for one in ("method.rounds=1", "task.held_out=8", "method.exam=4", "method.select.budget=20")]
-    done = run(["run", "quickstart", "--json", *few], tmp_path, timeout=900)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert [row["teacher"]["n"] for row in result["rounds"]] == [8, 8]
-    assert all(row["teacher"]["read_from"] == {"logprobs": 8} for row in result["rounds"])
+    few = ("rounds=1", "exam=2", "revise.chosen=2", "select.budget=8")
+    sets = [f"--set={one}" for one in ("task.held_out=4", *(f"method.{one}" for one in few))]
+    said = lbt_sim("run", "quickstart", "--json", *sets)
+    assert said.status == 0, said.err
+    assert [row["teacher"]["n"] for row in said.result["rounds"]] == [4, 4]
+    assert all(row["teacher"]["read_from"] == {"logprobs": 4} for row in said.result["rounds"])
 
 
 def test_the_scenario_in_the_readme_is_valid(tmp_path: Path) -> None:
@@ -131,10 +133,10 @@ def test_the_table_of_prompts_is_what_templates_may_name() -> None:
     assert (who["discuss"], who["summarise"]) == ({"student", "assistant"}, {"student"})
 
 
-def test_a_run_that_stopped_prints_what_the_readme_says(tmp_path: Path) -> None:
-    said = run(["run", "simulated", "--json", "-q", "--set", "budget.calls=1"], tmp_path)
-    assert said.returncode == 3
-    assert list(json.loads(said.stdout)) == ["run", "status", "error"]
+def test_a_run_that_stopped_prints_what_the_readme_says() -> None:
+    said = lbt_sim("run", "simulated", "--json", "-q", "--set", "budget.calls=1")
+    assert said.status == 3
+    assert list(said.result) == ["run", "status", "error"]
     assert "prints `run`, `status` (`failed`, `interrupted`) and `error` alone" in " ".join(README.split())
 
 

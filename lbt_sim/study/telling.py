@@ -133,23 +133,24 @@ def _pairs(
     results: StudyResults, scores: Mapping[str, ConditionScores], comparisons: Sequence[Comparison]
 ) -> Iterable[str]:
     hopeless = bool(comparisons) and floor_of(max(one.pairs for one in comparisons), len(comparisons)) >= ALPHA
-    few: dict[str, list[str]] = {}
+    said: dict[str, list[str]] = {}
     for one in comparisons:
         name = f"{one.a} against {one.b}"
         if one.pairs < 2:
-            few.setdefault(f"{_count(one.pairs, 'seed')} with both; an interval needs at least 2", []).append(name)
+            said.setdefault(f"{_count(one.pairs, 'seed')} with both; an interval needs at least 2", []).append(name)
         elif one.pairs < 6 and not hopeless:
             least = f"with {one.pairs} pairs the permutation test cannot give less than p = {2 / 2**one.pairs:.3g}"
-            few.setdefault(least, []).append(name)
+            said.setdefault(least, []).append(name)
         elif one.pairs < FEW:
-            few.setdefault(f"{one.pairs} pairs are few, and intervals rough", []).append(name)
+            said.setdefault(f"{one.pairs} pairs are few, and intervals rough", []).append(name)
         first, second = scores[one.a].runs, scores[one.b].runs
         both = [seed for seed in first if seed in second]
         if any(first[seed].problems != second[seed].problems for seed in both):
-            yield f"{name}: the two were examined on different problems, so they are paired by seed alone."
+            said.setdefault("examined on different problems, so paired by seed alone", []).append(name)
         if len(one.differs) > 1:
-            yield f"{name}: they differ in {_listed(one.differs)}; which of these it is cannot be told."
-    for what, names in few.items():
+            several = f"they differ in {_listed(one.differs)}; which of these it is cannot be told"
+            said.setdefault(several, []).append(name)
+    for what, names in said.items():
         yield f"{_some(names) if len(names) < len(comparisons) or len(names) == 1 else 'Every comparison'}: {what}."
     if hopeless and (most := max(one.pairs for one in comparisons)) >= 2:
         yield (

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from lbt_sim.stats import Scores, contrast, paired_p, wilson_interval
+from lbt_sim.stats import Scores, contrast, paired_p, strata_of, wilson_interval
 from lbt_sim.study.analyse import comparisons_of
 from lbt_sim.study.analysis import analyse
 from lbt_sim.study.record import ExamRecord, RoundRecord, RunResult, StudentExam
@@ -109,7 +109,8 @@ def scores(right: np.ndarray, positive: np.ndarray, design: Design, rng: np.rand
     if design.metric == "accuracy":
         return Scores((right & back)[None] * 1.0, back[None] * 1.0, back[None])
     hits = 2.0 * (right & positive & back)
-    return Scores(hits[None], (hits + (~right & back))[None], back[None])
+    strata = strata_of(positive[0]) if design.crossed else None
+    return Scores(hits[None], (hits + (~right & back))[None], back[None], strata)
 
 
 @lru_cache(maxsize=64)

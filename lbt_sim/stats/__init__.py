@@ -15,7 +15,7 @@ from lbt_sim.stats.effects import (
 )
 from lbt_sim.stats.estimate import Estimate
 from lbt_sim.stats.mixed import MixedFit, mixed_model
-from lbt_sim.stats.paired import Contrast, Scores, contrast, per_seed
+from lbt_sim.stats.paired import Contrast, Scores, contrast, per_seed, strata_of
 from lbt_sim.stats.scores import bootstrap_mean, f1_interval, f1_score, wilson_interval
 
 __all__ = [
@@ -40,5 +40,6 @@ __all__ = [
     "per_seed",
     "seeds_to_find",
     "sign_flip_p",
+    "strata_of",
     "wilson_interval",
 ]

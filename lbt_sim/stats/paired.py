@@ -50,15 +50,18 @@ class Scores:
         hits: Rounds x seeds x problems.
         base: The same.
         answered: Whether an answer came back, the same shape.
+        strata: Each problem's stratum, from 0, where how many there are of each is no accident (see `strata_of`), so
+            that another draw of problems would have had as many.
     """
 
     hits: Array
     base: Array
     answered: NDArray[np.bool_]
+    strata: NDArray[np.intp] | None = None
 
     def seeds(self, chosen: NDArray[np.intp] | NDArray[np.bool_]) -> Scores:
         """Of some of the seeds."""
-        return Scores(self.hits[:, chosen], self.base[:, chosen], self.answered[:, chosen])
+        return Scores(self.hits[:, chosen], self.base[:, chosen], self.answered[:, chosen], self.strata)
 
     def without(self, *others: Scores) -> Scores:
         """Without the answers that any other lacks in a round that it has; all of them if it has other rounds."""
@@ -66,7 +69,7 @@ class Scores:
         for other in others:
             if self.hits.shape == other.hits.shape:
                 kept &= other.answered | ~other.answered.any(axis=2, keepdims=True)
-        return Scores(self.hits * kept, self.base * kept, self.answered & kept)
+        return Scores(self.hits * kept, self.base * kept, self.answered & kept, self.strata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,22 @@ def student_t(df: float, level: float = 0.95) -> float:
     from scipy import stats
 
     return float(stats.t.ppf(0.5 + level / 2, df))
+
+
+def strata_of(positive: NDArray[np.bool_]) -> NDArray[np.intp] | None:
+    """The strata of problems with labels: positive and negative, where they are balanced as well as can be.
+
+    Then that is by design, or might as well be: F1 hangs on the share of positives, and with that drawn anew in each
+    resample its interval would count a chance that there was not.
+
+    Args:
+        positive: Of each problem.
+
+    Returns:
+        None where they are not balanced, or too few.
+    """
+    count, positives = len(positive), int(positive.sum())
+    return positive.astype(np.intp) if abs(2 * positives - count) <= 1 and count > 3 else None
 
 
 def per_seed(scores: Scores) -> Array:
@@ -196,20 +215,23 @@ def _spread_of(parts: Sequence[_Part], values: Array, crossed: bool) -> _Spread:
     how = "cluster bootstrap over seeds and problems"
     columns = cells.mean(axis=0) - cells.mean()
     by_seed = problems * float(values.var(ddof=1))
-    by_problem = seeds * float(columns.var(ddof=1))
+    strata = parts[0].scores.strata
+    of_strata = problems - 1 if strata is None else problems - 2
+    within = columns if strata is None else columns - (np.bincount(strata, columns) / np.bincount(strata))[strata]
+    by_problem = seeds * float((within**2).sum()) / of_strata
     noise = float(((cells - values[:, None] - columns) ** 2).sum()) / ((seeds - 1) * (problems - 1))
-    if by_problem <= noise * _by_chance(seeds, problems):
+    if by_problem <= noise * _by_chance(seeds, of_strata):
         return _Spread(of_seeds, seeds - 1, how, flips)
     kept = math.sqrt(1 - noise / by_problem)
     of_problems = _spread(_problem_draws(parts, cells), problems) * kept
     # Satterthwaite, for the sum of mean squares by_seed + by_problem - noise.
-    spread = by_seed**2 / (seeds - 1) + by_problem**2 / (problems - 1) + noise**2 / ((seeds - 1) * (problems - 1))
+    spread = by_seed**2 / (seeds - 1) + by_problem**2 / of_strata + noise**2 / ((seeds - 1) * (problems - 1))
     df = max((by_seed + by_problem - noise) ** 2 / spread, min(seeds, problems) - 1)
     return _Spread(math.hypot(of_seeds, of_problems), df, how, flips, by_problem=True)
 
 
 @lru_cache(maxsize=64)
-def _by_chance(seeds: int, problems: int) -> float:
+def _by_chance(seeds: int, df: int) -> float:
     """What the mean square of problems, over that of single answers, exceeds in 15 % of cases without any effect.
 
     Below it the two are pooled (Bancroft, Analysis and inference for incompletely specified models, Biometrics 20
@@ -218,7 +240,7 @@ def _by_chance(seeds: int, problems: int) -> float:
     """
     from scipy import stats
 
-    return float(stats.f.ppf(0.85, problems - 1, (seeds - 1) * (problems - 1)))
+    return float(stats.f.ppf(0.85, df, (seeds - 1) * df))
 
 
 def _spread(draws: Array, units: int) -> float:
@@ -232,15 +254,24 @@ def _picks(units: int) -> NDArray[np.int32]:
 
 
 @lru_cache(maxsize=8)
-def _weights(units: int) -> Array:
+def _weights(units: int, seed: int = 1) -> Array:
     """Problems x resamples: how often each was drawn."""
     equal = np.full(units, 1 / units)
-    return np.random.default_rng(1).multinomial(units, equal, size=DRAWS).T.astype(float)
+    return np.random.default_rng(seed).multinomial(units, equal, size=DRAWS).T.astype(float)
+
+
+def _weights_within(strata: NDArray[np.intp]) -> Array:
+    """The same, as many drawn from each stratum as there are."""
+    weights = np.zeros((len(strata), DRAWS))
+    for number, count in enumerate(np.bincount(strata)):
+        weights[strata == number] = _weights(int(count), 1 + number)
+    return weights
 
 
 def _problem_draws(parts: Sequence[_Part], cells: Array) -> Array:
     """The figure in each resample of the problems, all seeds kept."""
-    weights = _weights(cells.shape[1])
+    strata = parts[0].scores.strata
+    weights = _weights(cells.shape[1]) if strata is None else _weights_within(strata)
     plain = all(
         (part.scores.base == part.scores.base[:, :, :1]).all() for part in parts
     )  # nothing is missing: just a mean

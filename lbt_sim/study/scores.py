@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lbt_sim.stats import Scores
+from lbt_sim.stats import Scores, strata_of
 from lbt_sim.study.record import RoundRecord, RunResult
 from lbt_sim.study.results import StudyResults
 
@@ -32,6 +32,8 @@ class ConditionScores:
         hits: The same shape: what counts in the numerator of the metric.
         base: What counts in its denominator.
         last: For each seed the index of its last round.
+        rows: Seed -> its place in the arrays.
+        strata: As in `Scores`; None where the metric is not F1, or runs have problems of their own.
     """
 
     runs: Mapping[int, RunResult]
@@ -40,6 +42,7 @@ class ConditionScores:
     base: Letters
     last: NDArray[np.intp]
     rows: Mapping[int, int] = field(default_factory=dict)
+    strata: NDArray[np.intp] | None = None
 
     def at(self, round_: int, seeds: Sequence[int]) -> Scores:
         """The scores of one round; nothing where a run has no such round."""
@@ -48,7 +51,7 @@ class ConditionScores:
         rows = np.array([self.rows[seed] for seed in seeds], dtype=np.intp)
         if round_ < len(self.letters):
             return self._scores(np.array([[round_]]), rows[None, :])
-        return _as_scores(*(np.zeros((1, len(rows), self.letters.shape[2]), dtype=np.uint8) for _ in range(3)))
+        return self._as_scores(*(np.zeros((1, len(rows), self.letters.shape[2]), dtype=np.uint8) for _ in range(3)))
 
     def outcome(self, kind: str, seeds: Sequence[int], rounds: int) -> Scores:
         """The scores that a study compares: of each run's last round, or of all from round 1 on.
@@ -73,11 +76,11 @@ class ConditionScores:
         self, rounds: NDArray[np.intp], rows: NDArray[np.intp], there: NDArray[np.bool_] | None = None
     ) -> Scores:
         parts = [array[rounds, rows] for array in (self.hits, self.base, self.letters)]
-        return _as_scores(*(part if there is None else part * there for part in parts))
+        return self._as_scores(*(part if there is None else part * there for part in parts))
 
-
-def _as_scores(hits: Letters, base: Letters, letters: Letters) -> Scores:
-    return Scores(hits.astype(float), base.astype(float), (letters != 0) & (letters != ord("f")))
+    def _as_scores(self, hits: Letters, base: Letters, letters: Letters) -> Scores:
+        back = (letters != 0) & (letters != ord("f"))
+        return Scores(hits.astype(float), base.astype(float), back, self.strata)
 
 
 def scores_of(results: StudyResults, condition: str, problems: int) -> ConditionScores:
@@ -104,7 +107,7 @@ def scores_of(results: StudyResults, condition: str, problems: int) -> Condition
         for record in run.rounds:
             letters[record.round, row, : len(record.outcomes)] = _bytes(record.outcomes)
             said[record.round, row, : len(record.said)] = _bytes(record.said)
-    back = (letters != 0) & (letters != ord("f"))
+    back, strata = (letters != 0) & (letters != ord("f")), None
     if results.metric == "accuracy":
         hits, base = (letters == ord("c")).astype(np.uint8), back.astype(np.uint8)
     else:
@@ -112,8 +115,10 @@ def scores_of(results: StudyResults, condition: str, problems: int) -> Condition
         hit = back & positive & (said == ord("P"))
         error = back & ~hit & ~(~positive & (said == ord("N")))
         hits, base = 2 * hit.astype(np.uint8), 2 * hit.astype(np.uint8) + error.astype(np.uint8)
+        alike = runs and same_problems(runs.values()) and {len(run.positive) for run in runs.values()} == {problems}
+        strata = strata_of(positive[0, 0]) if alike else None
     last = np.array([max(record.round for record in run.rounds) for run in runs.values()], dtype=np.intp)
-    return ConditionScores(runs, letters, hits, base, last, {seed: row for row, seed in enumerate(runs)})
+    return ConditionScores(runs, letters, hits, base, last, {seed: row for row, seed in enumerate(runs)}, strata)
 
 
 def _bytes(text: str) -> Letters:

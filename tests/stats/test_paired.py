@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from lbt_sim.stats import Scores, contrast, f1_score, paired_p, per_seed, sign_flip_p, wilson_interval
+from lbt_sim.stats import Scores, contrast, f1_score, paired_p, per_seed, sign_flip_p, strata_of, wilson_interval
 
 Array = np.ndarray
 
@@ -316,3 +316,29 @@ def test_an_interval_ends_where_weighted_scores_do() -> None:
     found = contrast(parts, False, [1.0, -1.0, -1.0, 1.0]).estimate
     assert found is not None
     assert found.high == 2.0
+
+
+def f1_scores(right: Array, positive: Array, *, stratified: bool) -> Scores:
+    """F1 of answers that are all positive or negative."""
+    hits = 2.0 * (right * positive)
+    strata = strata_of(positive) if stratified else None
+    return Scores(hits[None], (hits + (1 - right))[None], np.ones((1, *right.shape), dtype=bool), strata)
+
+
+def test_a_balance_by_design_is_not_drawn_anew() -> None:
+    right, _ = arms(6, (20, 60))
+    positive = np.arange(60) % 2 == 0
+    free, fixed = (contrast([f1_scores(right, positive, stratified=one)], True) for one in (False, True))
+    assert free.error is not None
+    assert fixed.error is not None
+    assert fixed.error < free.error
+    assert fixed.estimate is not None
+    assert free.estimate is not None
+    assert fixed.estimate.value == free.estimate.value
+
+
+def test_strata_are_of_balanced_labels_alone() -> None:
+    assert strata_of(np.array([True, False] * 10)) is not None
+    assert strata_of(np.array([True] * 6 + [False] * 5)) is not None
+    assert strata_of(np.array([True] * 7 + [False] * 5)) is None
+    assert strata_of(np.array([True, False])) is None

@@ -15,6 +15,7 @@ from lbt_sim.stats import wilson_interval
 from lbt_sim.study.analysis import Analysis, analyse
 from lbt_sim.study.record import ExamRecord, RoundRecord, RunResult, StudentExam
 from lbt_sim.study.results import Condition, StudyResults
+from lbt_sim.study.scores import scores_of
 
 PROBLEMS = tuple(f"p{number}" for number in range(20))
 NAMES = {"c": "correct", "w": "wrong", "i": "invalid", "t": "truncated", "f": "failed"}
@@ -185,6 +186,19 @@ def test_f1_counts_an_unreadable_answer_as_an_error() -> None:
     assert found.curves[0].score.value == 1
     assert found.curves[1].score.value == pytest.approx(2 / (2 + 2))  # one hit, one missed, one false alarm
     assert "held-out F1" in found.answer
+
+
+def test_f1_knows_labels_that_are_balanced_by_design() -> None:
+    half = tuple(number % 2 == 0 for number in range(20))
+    runs = [replace(one, positive=half, problems=PROBLEMS) for one in drawn({"a": (0.5, 0.8)}, 3)]
+    strata = scores_of(study(runs, metric="f1"), "a", 20).strata
+    assert strata is not None
+    assert strata.tolist() == [1, 0] * 10
+    assert scores_of(study(runs), "a", 20).strata is None  # accuracy
+    skewed = [replace(one, positive=(*half[:18], True, True)) for one in runs]
+    assert scores_of(study(skewed, metric="f1"), "a", 20).strata is None
+    own = [replace(one, problems=tuple(f"{one.seed}-{p}" for p in PROBLEMS)) for one in runs]
+    assert scores_of(study(own, metric="f1"), "a", 20).strata is None
 
 
 def test_problems_that_differ_between_seeds_are_nested_and_told() -> None:

@@ -423,8 +423,9 @@ def large(args: argparse.Namespace, work: Path) -> bool:
 
     folder, rng = work / "large", random.Random(args.seed)
     arms = "arms=[self, one, several, clones, resample, shuffled, no_revision]"
-    line = command("study", "diversity", "--out", folder, "--set", f"seeds={args.real}", "--set", arms)
-    line += [part for one in ("compare=[[several, clones], [several, one], [one, self]]",) for part in ("--set", one)]
+    compared = "compare=[[several, clones], [several, one], [one, self]]"
+    sets = [part for one in (f"seeds={args.real}", arms, compared, *args.set) for part in ("--set", one)]
+    line = command("study", "diversity", "--out", folder, *sets)
     subprocess.run([*line, "--quiet", "--no-report"], check=True, cwd=work)
     known = list(load_results(folder).runs.values())
     conditions = [one.name for one in load_results(folder).conditions]
@@ -464,6 +465,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--no-ray", dest="ray", action="store_false")
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--real", type=int, default=20, help="seeds that are really run for `large`")
+    parser.add_argument("--set", action="append", default=[], help="of the study that is really run for `large`")
     args = parser.parse_args(arguments)
     print(f"| date | machine | command |\n| --- | --- | --- |\n| {datetime.now(UTC):%Y-%m-%d} ", end="")
     print(f"| {os.cpu_count()} {platform.machine()} cores; Python {platform.python_version()} ", end="")

@@ -110,7 +110,9 @@ def test_kill_servers_judges_no_answers_that_a_real_server_gives_otherwise(kill_
 def test_servers_that_die_cost_no_answer_and_leave_no_process(
     kill_servers: ModuleType, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kill_servers.main(["--kills", "1", "--seeds", "1", "--parallel", "1", "--rounds", "1", "--kind", kind])
+    kill_servers.main(
+        ["--kills", "1", "--seeds", "1", "--parallel", "1", "--rounds", "1", "--seed", "3", "--kind", kind]
+    )
     rows = {line[:44].strip(): line[44:].strip() for line in capsys.readouterr().out.splitlines()}
     assert int(rows["events"]) >= 1
     for figure in (*kill_servers.ZEROS, *kill_servers.SAME):
@@ -182,14 +184,24 @@ def rows_of(printed: str) -> dict[str, list[str]]:
     return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
 
 
+TINY = ("arms=[several, one]", "compare=[[several, one]]", "equal_compute=null", "task.held_out=10", "method.rounds=1")
+"""A study of two conditions, whose runs take a tenth of a second."""
+
+
 @pytest.mark.slow
-def test_studies_that_are_killed_end_as_the_one_that_was_not(studies: ModuleType, tmp_path: Path) -> None:
+def test_studies_that_are_killed_end_as_the_one_that_was_not(
+    studies: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "SMALL", TINY)
     tally = studies.kill_studies(2, 2, 2, tmp_path)
     assert (tally.kills, sum(tally.at.values())) == (2, 2)
-    assert tally.runs == 2 * 6 * tally.studies > 0
+    assert tally.runs == 2 * 2 * tally.studies > 0
     assert tally.flawless, vars(tally)
     for folder in tmp_path.glob("study-*"):
         assert studies.processes_of(folder) == []
+
+
+FEW = ("task.held_out=10", "method.rounds=1", "method.select.budget=40")
 
 
 @pytest.mark.slow
@@ -197,7 +209,7 @@ def test_studies_reports_as_many_results_as_were_asked_for(
     studies: ModuleType, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        studies.main(["large", "--runs", "70", "--real", "2"])
+        studies.main(["large", "--runs", "70", "--real", "2", *(part for one in FEW for part in ("--set", one))])
     rows = rows_of(capfd.readouterr().out)
     assert ended.value.code == 0
     assert rows["runs' results"] == ["70"]
@@ -206,9 +218,12 @@ def test_studies_reports_as_many_results_as_were_asked_for(
 
 
 @pytest.mark.slow
-def test_studies_tells_where_the_seconds_of_a_study_went(studies: ModuleType, tmp_path: Path) -> None:
+def test_studies_tells_where_the_seconds_of_a_study_went(
+    studies: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "SMALL", TINY)
     folder = tmp_path / "s"
-    found = studies.spent(studies.study(folder, 2, "--workers", 2, "--no-report"), folder, 12)
+    found = studies.spent(studies.study(folder, 2, "--workers", 1, "--no-report"), folder, 4)
     assert found.planned + found.up + found.runs + found.after == pytest.approx(found.wall)
     assert min(found.planned, found.up, found.runs, found.after) > 0
     assert 0 < found.own < found.cpu  # workers are counted too

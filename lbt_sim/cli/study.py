@@ -42,6 +42,7 @@ def study(
     from lbt_sim.study.folder import create_study, is_study
     from lbt_sim.study.plan import load_study
     from lbt_sim.study.ready import prepared_conditions
+    from lbt_sim.transcript.commands import program
 
     if is_study(Path(file)):
         raise InputError(
@@ -53,5 +54,5 @@ def study(
     plan = load_study(file, sets=set_ or (), engine=engine, data=data or ())
     for prepared in prepared_conditions(plan):
         fetch_models(prepared, quiet=quiet)
-    folder = create_study(plan, out or claimed(Path("runs"), plan.name), command=["lbt-sim", *sys.argv[1:]])
+    folder = create_study(plan, out or claimed(Path("runs"), plan.name), command=[*program(), *sys.argv[1:]])
     drive_study(folder.path, executor_of(executor, workers, folder), as_json=as_json, quiet=quiet, report=report)

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from lbt_sim.report import charts, text
 from lbt_sim.report.run_page import RunPage
+from lbt_sim.study import words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,11 +28,11 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri
 _FILTERS = {
     "cut": text.cut,
     "fenced": text.fenced,
-    "interval": lambda pair, in_points=False: text.interval_text(pair.low, pair.high, in_points=in_points),
-    "of": text.of_how_many,
-    "p": text.p_text,
-    "points": text.points,
-    "readable": text.readable,
+    "interval": lambda pair, in_points=False: words.interval_text(pair.low, pair.high, in_points=in_points),
+    "of": words.of_how_many,
+    "p": words.p_text,
+    "points": words.points,
+    "readable": words.readable,
     "broken": text.broken,
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,14 @@ from typing import Any
 
 from lbt_sim.errors import InputError
 from lbt_sim.executions import recorded
-from lbt_sim.folders import SCENARIO_FILE
-from lbt_sim.manifest import MANIFEST_FILE, read_manifest
+from lbt_sim.manifest import read_manifest
 from lbt_sim.report.charts import Curve, Look, look
 from lbt_sim.report.classroom_svg import Drawing, drawing
 from lbt_sim.report.exam import ExamGrid, exam_grids
 from lbt_sim.report.exemplars import Credits, credits_of
 from lbt_sim.report.lineage import Lineage, lineage
-from lbt_sim.report.text import broken, interval_text, points, readable
+from lbt_sim.report.reproduce import Commands, run_commands, versions
+from lbt_sim.report.text import broken
 from lbt_sim.report.told import (
     Failures,
     Lesson,
@@ -29,10 +28,11 @@ from lbt_sim.report.told import (
     reflections,
 )
 from lbt_sim.stats import bootstrap_mean, wilson_interval
+from lbt_sim.study.words import interval_text, points, readable
 from lbt_sim.transcript.figures import interval
 from lbt_sim.transcript.read import RunRecord
 
-__all__ = ["Figure", "RoundRow", "RunPage", "Series", "StudentScore", "run_page", "versions"]
+__all__ = ["Figure", "RoundRow", "RunPage", "Series", "StudentScore", "run_page"]
 
 Data = Mapping[str, Any]
 _STUDENT_CURVES = 5
@@ -115,7 +115,7 @@ class RunPage:
     reflections: Mapping[int, tuple[tuple[Reflection, ...], int]]
     failures: Failures
     cost: tuple[tuple[str, str], ...]
-    commands: tuple[tuple[str, str], ...]
+    commands: Commands
     made_with: tuple[tuple[str, str], ...]
     times: tuple[tuple[str, str], ...]
 
@@ -151,7 +151,7 @@ def run_page(folder: Path) -> RunPage:
             reflections={number: reflections(record, number) for number in said},
             failures=failures(record),
             cost=tuple(_cost(record)),
-            commands=_commands(folder),
+            commands=run_commands(folder),
             made_with=(*_seed(run), *models_told(executions, manifest), *versions(manifest)),
             times=(("created", str(manifest.get("created", "?"))), *executions_told(executions)),
         )
@@ -341,30 +341,5 @@ def _cost(record: RunRecord) -> list[tuple[str, str]]:
     ]
 
 
-def _commands(folder: Path) -> tuple[tuple[str, str], ...]:
-    name = folder.resolve().name
-    # A folder with scenario and manifest alone is a run that has asked nothing yet: resuming it asks everything.
-    files = shlex.join([f"{name}/{SCENARIO_FILE}", f"{name}/{MANIFEST_FILE}", "again/"])
-    return (
-        ("The same again, asking the models anew", f"mkdir again && cp {files} && lbt-sim resume again"),
-        ("Every step again from the ledger, no model asked", shlex.join(["lbt-sim", "replay", name])),
-        ("The transcript, in the terminal", shlex.join(["lbt-sim", "show", name])),
-        ("This report", shlex.join(["lbt-sim", "report", name])),
-    )
-
-
 def _seed(run: Data) -> list[tuple[str, str]]:
     return [("seed", str(run["seed"]))] if "seed" in run else []
-
-
-def versions(manifest: Data) -> list[tuple[str, str]]:
-    """With which versions it was made, and on what problems, as the manifest says."""
-    packages = manifest.get("packages")
-    rows = [(key, str(manifest[key])) for key in ("lbt_sim", "python", "platform", "sqlite") if manifest.get(key)]
-    if isinstance(packages, Mapping):
-        told = ", ".join(f"{name} {version}" for name, version in packages.items() if version and name != "lbt-sim")
-        rows.append(("packages", told))
-    sources = manifest.get("task_sources")
-    if isinstance(sources, Mapping):
-        rows += [(f"problems: {name}", str(source)) for name, source in sources.items()]
-    return rows

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lbt_sim.manifest import MANIFEST_FILE
 from lbt_sim.report.charts import Curve, look
 from lbt_sim.report.exam import ShareGrid, share_grid
 from lbt_sim.report.exemplars import Credits
-from lbt_sim.report.forest import Forest, forest
-from lbt_sim.report.run_page import Figure, Series, versions
+from lbt_sim.report.forest import EffectRow, Forest, ForestRow, effect_forest, forest
+from lbt_sim.report.reproduce import Commands, go_on, study_commands, versions
+from lbt_sim.report.run_page import Figure, Series
 from lbt_sim.report.sample import Exemplary, Room, Sample, exemplary, sample
-from lbt_sim.report.text import cut, interval_text, of_how_many, p_text, points, readable
+from lbt_sim.report.text import cut
 from lbt_sim.stats import Estimate
-from lbt_sim.study.analysis import Analysis, ConditionRow, Dose, MixedModel
+from lbt_sim.study.analysis import Analysis, Comparison, ConditionRow, Dose, MixedModel
 from lbt_sim.study.results import StudyResults
+from lbt_sim.study.words import interval_text, of_how_many, p_text, points, readable
 
-__all__ = ["Cost", "DosePlot", "FailedRun", "StudyPage", "study_page"]
+__all__ = ["Cost", "DosePlot", "FailedRun", "Needed", "StudyPage", "study_page"]
 
 _COLOURED = 8
 """Of more conditions only those of the main comparison are drawn with their bands in the common chart."""
@@ -39,6 +39,15 @@ _COUNTS = {
     "completion_tokens": "completion tokens",
 }
 """Counts that do not hang on who paid: the same each time. Who paid (`made`, `shared`) stands with the times."""
+
+_MODEL = (
+    "It is not what is concluded from. It looks at single answers of the last round, right or not, and lets seeds, "
+    "problems and runs vary, but takes a condition to help equally on every problem: that some problems may favour one "
+    "condition it does not count, so that its intervals are too narrow where they do. The paired differences count it "
+    "where all pairs have the same problems. Where the two agree, the result does not hang on how it was computed. "
+    "Where they disagree, the paired differences with Holm's correction hold; look then at the problems (some favour "
+    "one condition), at the study's score, if that is not the last round's accuracy, and at pairs that were left out."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,9 @@ class DosePlot:
         names: The conditions' names, in the same order.
         slope: Gain for one unit.
         words: The slope with its interval, in words.
+        correlation: Partial correlation, in words.
+        p: Of the slope.
+        p_holm: Corrected over the measures.
         points: How many runs.
     """
 
@@ -79,7 +91,23 @@ class DosePlot:
     names: tuple[str, ...]
     slope: Estimate | None
     words: str
+    correlation: str
+    p: float | None
+    p_holm: float | None
     points: int
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """How many seeds it would take to find a true difference.
+
+    Attributes:
+        heads: The true differences, in words: the columns.
+        rows: (comparison, for each difference how many seeds, in words).
+    """
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Comparison, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -100,10 +128,15 @@ class StudyPage:
     curve_rows: tuple[tuple[str, int, Estimate, Mapping[str, int]], ...]
     conditions: tuple[ConditionRow, ...]
     titles: Mapping[str, str]
-    forest: Forest | None
+    forest: Forest[ForestRow] | None
+    corrected: str
+    smallest_effect: float | None
+    needed: Needed | None
+    effects: Forest[EffectRow] | None
     doses: tuple[DosePlot, ...]
     dose_legend: tuple[Series, ...]
     model: MixedModel | None
+    model_words: str
     shares: tuple[ShareGrid, ...]
     more_shares: int
     exemplary: Exemplary | None
@@ -114,8 +147,7 @@ class StudyPage:
     failed_in_all: int
     cost_heads: tuple[str, ...]
     costs: tuple[Cost, ...]
-    command: str
-    commands: tuple[tuple[str, str], ...]
+    commands: Commands
     made_with: tuple[tuple[str, str], ...]
     times: tuple[tuple[str, str], ...]
 
@@ -146,10 +178,15 @@ def study_page(results: StudyResults, analysis: Analysis) -> StudyPage:
         curve_rows=tuple((p.condition, p.round, p.score, p.outcomes) for p in analysis.curves),
         conditions=analysis.conditions,
         titles={one.name: one.title for one in results.conditions if one.title != one.name},
-        forest=forest(analysis.comparisons),
+        forest=forest(analysis.comparisons, results.smallest_effect),
+        corrected=_corrected(analysis.comparisons),
+        smallest_effect=results.smallest_effect,
+        needed=_needed(analysis.comparisons),
+        effects=effect_forest(analysis.effects, results.smallest_effect),
         doses=doses,
         dose_legend=_legend(results, doses),
         model=analysis.model,
+        model_words=_MODEL,
         shares=tuple(shares),
         more_shares=max(0, len(results.conditions) - _GRIDS),
         exemplary=exemplary(results),
@@ -160,8 +197,7 @@ def study_page(results: StudyResults, analysis: Analysis) -> StudyPage:
         failed_in_all=len(failed),
         cost_heads=tuple(_COUNTS.values()),
         costs=tuple(_cost(row) for row in analysis.conditions if row.counts),
-        command=_command(results),
-        commands=_commands(results),
+        commands=study_commands(results),
         made_with=tuple(_made_with(results)),
         times=tuple(_times(results)),
     )
@@ -183,8 +219,31 @@ def _unfinished(results: StudyResults) -> str:
         return ""
     return (
         f"This study is not finished: {missing:,} of {planned:,} runs are missing. What follows is made from those "
-        f"that are there; lbt-sim resume {results.folder.resolve().name} goes on with it."
+        f"that are there; this goes on with it: {go_on(results)}"
     )
+
+
+def _corrected(comparisons: Sequence[Comparison]) -> str:
+    """With which correction the smallest detectable difference was computed."""
+    tested = sum(one.p is not None for one in comparisons)
+    return f", corrected for {tested:,} comparisons" if tested > 1 else ""
+
+
+def _needed(comparisons: Sequence[Comparison]) -> Needed | None:
+    """A column for each difference that any comparison has; None where none could be told."""
+    told = [(one, dict(one.seeds_needed)) for one in comparisons]
+    differences = sorted({difference for _, seeds in told for difference in seeds})
+    if not differences:
+        return None
+    rows = tuple((one, tuple(_seeds(seeds, difference) for difference in differences)) for one, seeds in told)
+    return Needed(tuple(f"{100 * one:g} point{'' if one == 0.01 else 's'}" for one in differences), rows)
+
+
+def _seeds(needed: Mapping[float, int | None], difference: float) -> str:
+    if difference not in needed:
+        return "–"
+    seeds = needed[difference]
+    return "none would do" if seeds is None else f"{seeds:,}"
 
 
 def _figures(results: StudyResults, analysis: Analysis) -> list[Figure]:
@@ -202,7 +261,7 @@ def _figures(results: StudyResults, analysis: Analysis) -> list[Figure]:
         found = main.difference
         rows.append(Figure("Difference, in points", points(found.value), _interval(found, in_points=True)))
     if main.detectable is not None:
-        told = f"at 80 % power, 5 %, uncorrected; {main.pairs:,} pairs of runs"
+        told = f"at 80 % power and 5 %{_corrected(analysis.comparisons)}; {main.pairs:,} pairs of runs"
         rows.append(Figure("Smallest it could find", points(main.detectable, signed=False), told))
     return rows
 
@@ -249,6 +308,9 @@ def _dose(results: StudyResults, dose: Dose) -> DosePlot:
         names=tuple(names),
         slope=dose.slope,
         words=_slope(dose),
+        correlation=readable(dose.correlation),
+        p=dose.p,
+        p_holm=dose.p_holm,
         points=len(dose.points),
     )
 
@@ -258,12 +320,14 @@ def _slope(dose: Dose) -> str:
     if dose.slope is None:
         return "The measure does not vary: no slope."
     tenth = [None if value is None else value / 10 for value in (dose.slope.value, dose.slope.low, dose.slope.high)]
-    p = "" if dose.p is None else f", p {'' if dose.p < 0.001 else '= '}{p_text(dose.p)}"
-    partial = "" if dose.correlation is None else f", partial correlation {readable(dose.correlation)}"
-    return (
-        f"{points(tenth[0])} points for 0.1 more (95 % interval {interval_text(tenth[1], tenth[2], in_points=True)}"
-        f"{p}{partial}; {of_how_many(dose.slope)}; {dose.slope.method})"
-    )
+    p = "" if dose.p is None else f", p {_is(dose.p)}"
+    p += "" if dose.p is None or dose.p_holm is None else f", Holm p {_is(dose.p_holm)}"
+    interval = f"95 % interval {interval_text(tenth[1], tenth[2], in_points=True)}"
+    return f"{points(tenth[0])} points for 0.1 more ({interval}{p}; {of_how_many(dose.slope)})."
+
+
+def _is(p: float) -> str:
+    return p_text(p) if p < 0.001 else f"= {p_text(p)}"
 
 
 def _legend(results: StudyResults, doses: Sequence[DosePlot]) -> tuple[Series, ...]:
@@ -281,27 +345,6 @@ def _cost(row: ConditionRow) -> Cost:
 
 
 # --- how it was made ----------------------------------------------------------------------------------------
-
-
-def _command(results: StudyResults) -> str:
-    said = results.facts.get("command")
-    if isinstance(said, (list, tuple)):
-        return shlex.join(map(str, said))
-    return str(said or "")
-
-
-def _commands(results: StudyResults) -> tuple[tuple[str, str], ...]:
-    name = results.folder.resolve().name
-    made = _command(results)
-    seed = next(iter(results.runs.values()), None)
-    rows = [("The command that made it", made)] if made else []
-    # Its runs are read from where they are; who resumes without them makes them all anew, from the same plan.
-    files = shlex.join([f"{name}/study.yaml", f"{name}/conditions", f"{name}/{MANIFEST_FILE}", "again/"])
-    rows.append(("The same plan again, every run anew", f"mkdir again && cp -r {files} && lbt-sim resume again"))
-    if seed is not None:
-        rows.append(("One of its runs, read", shlex.join(["lbt-sim", "show", f"{name}/{seed.folder}"])))
-    rows.append(("This report", shlex.join(["lbt-sim", "report", name])))
-    return tuple(rows)
 
 
 def _made_with(results: StudyResults) -> list[tuple[str, str]]:

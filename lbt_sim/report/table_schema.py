@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lbt_sim.grading.base import OUTCOMES
+from lbt_sim.report.table_findings import COMPARISONS, EFFECTS
+from lbt_sim.report.table_kinds import Column, Table
 from lbt_sim.stats import MEASURES
 
 __all__ = [
@@ -14,8 +15,6 @@ __all__ = [
     "LEVEL",
     "TABLES",
     "TABLES_VERSION",
-    "Column",
-    "Table",
     "arrow_schema",
     "columns_of",
     "tables_page",
@@ -26,42 +25,6 @@ TABLES_VERSION = "1"
 
 LEVEL = "level."
 """What the columns of `runs` that hold a factor's level begin with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column.
-
-    Attributes:
-        name: Its name.
-        type: `string`, `int64`, `float64`, `bool`, `strings` (a list), `exemplars` (a list of structures).
-        text: What it is.
-        unit: What its numbers are of; '' where it has none.
-    """
-
-    name: str
-    type: str
-    text: str
-    unit: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table: one Parquet file.
-
-    Attributes:
-        name: Its file's name, without `.parquet`.
-        text: What a row is.
-        columns: In order.
-        key: The columns that tell one row from all others.
-        rows: About how many rows go into a row group.
-    """
-
-    name: str
-    text: str
-    columns: tuple[Column, ...]
-    key: tuple[str, ...]
-    rows: int = 50_000
 
 
 COUNTS: Mapping[str, tuple[str, str]] = {
@@ -300,10 +263,7 @@ _CALLS = Table(
         *_WHOSE,
         Column("purpose", "string", "answer, judge, rewrite, …; count: asked only how long a prompt is, in no total"),
         Column("stage", "string", "exam, select, report, …"),
-        Column("calls", "int64", "asked for, whoever answered", "calls"),
-        Column("made", "int64", "answered by a model for this run", "calls"),
-        Column("shared", "int64", "answered already, for an equal call of this or another run", "calls"),
-        Column("failed", "int64", "that gave up", "calls"),
+        *(Column(name, "int64", *COUNTS[name]) for name in ("calls", "made", "shared", "failed")),
         Column("prompt_tokens", "int64", "of all, shared ones too", "tokens"),
         Column("completion_tokens", "int64", "of all, shared ones too", "tokens"),
     ),
@@ -323,6 +283,8 @@ TABLES: Mapping[str, Table] = {
         _STANDINGS,
         _CANDIDATES,
         _CALLS,
+        COMPARISONS,
+        EFFECTS,
     )
 }
 """Name -> table."""
@@ -377,7 +339,8 @@ _PAGE = """\
 
 `lbt-sim report RUN_OR_STUDY --format parquet -o tables` writes what a run or a study holds as tables, one Parquet file
 each, to be read with pandas or whatever else reads Parquet. One row is one observation. What is missing or undefined
-is null, never 0. Every table but `problems` begins with `run`, `condition`, `seed`. Of a study, for example:
+is null, never 0. Every table but `problems`, `comparisons` and `effects` begins with `run`, `condition`, `seed`; the
+last two hold what the report of a study concludes, and are empty for a run. Of a study, for example:
 
 ```python
 import pandas as pd

@@ -6,8 +6,9 @@ written yet. `python -m lbt_sim.report.tables` prints the page that documents th
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from typing import Any
 from lbt_sim.errors import InputError, Place
 from lbt_sim.executions import recorded
 from lbt_sim.ledger import LEDGER_FILE
+from lbt_sim.report.table_findings import findings
+from lbt_sim.report.table_kinds import Table
 from lbt_sim.report.table_rows import Block, RunOf, blocks_of
-from lbt_sim.report.table_schema import TABLES, Table, arrow_schema, tables_page
+from lbt_sim.report.table_schema import TABLES, arrow_schema, tables_page
+from lbt_sim.study.analysis import analyse
 from lbt_sim.study.digest import digest
 from lbt_sim.study.folder import is_study, load_results, open_study
 from lbt_sim.study.record import RunResult
@@ -43,11 +47,11 @@ def write_tables(folder: Path, out: Path) -> list[Path]:
     if is_study(folder):
         study = open_study(folder)
         factors = tuple(dict.fromkeys(factor for one in study.conditions for factor in one.levels))
-        runs = _runs_of_study(folder)
+        blocks: Iterator[Block] = itertools.chain(_blocks(_runs_of_study(folder)), _findings(folder))
     else:
-        factors, runs = (), iter([_run_alone(folder)])
+        factors, blocks = (), _blocks([_run_alone(folder)])
     try:
-        return _write(runs, out, factors)
+        return _write(blocks, out, factors)
     except OSError as error:
         raise InputError(
             f"the tables cannot be written: {error.strerror or error}",
@@ -56,7 +60,19 @@ def write_tables(folder: Path, out: Path) -> list[Path]:
         ) from error
 
 
-def _write(runs: Iterator[RunOf], out: Path, factors: Sequence[str]) -> list[Path]:
+def _blocks(runs: Iterable[RunOf]) -> Iterator[Block]:
+    known: set[str] = set()
+    for run in runs:
+        yield from blocks_of(run, known)
+
+
+def _findings(folder: Path) -> Iterator[Block]:
+    for table, row in findings(analyse(load_results(folder))):
+        # A list would stand for a column of rows.
+        yield Block(table, 1, {name: [value] for name, value in row.items()})
+
+
+def _write(blocks: Iterable[Block], out: Path, factors: Sequence[str]) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     files = {name: out / f"{name}.parquet" for name in TABLES}
     parts = {name: file.with_name(f"{file.name}.part") for name, file in files.items()}
@@ -65,10 +81,8 @@ def _write(runs: Iterator[RunOf], out: Path, factors: Sequence[str]) -> list[Pat
             tables = {
                 name: stack.enter_context(_TableFile(table, parts[name], factors)) for name, table in TABLES.items()
             }
-            known: set[str] = set()
-            for run in runs:
-                for block in blocks_of(run, known):
-                    tables[block.table].add(block)
+            for block in blocks:
+                tables[block.table].add(block)
         for name, file in files.items():
             parts[name].replace(file)
     finally:

@@ -129,6 +129,7 @@ def create_study(plan: Plan, out: Path, *, command: Sequence[str] = ()) -> Study
                 "lbt_sim": installed("lbt-sim"),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "command": list(command),
+                "folder": str(out),  # as it was named where the command was given
                 "python": platform.python_version(),
                 "platform": platform.platform(),
                 "packages": {name: installed(name) for name in _PACKAGES},

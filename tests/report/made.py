@@ -18,7 +18,7 @@ from lbt_sim.runs import Run, create_run
 from lbt_sim.scenario.load import load_scenario
 from lbt_sim.setup import prepare
 from lbt_sim.stats import Estimate
-from lbt_sim.study.analysis import Analysis, Comparison, ConditionRow, CurvePoint, Dose, MixedModel
+from lbt_sim.study.analysis import Analysis, Comparison, ConditionRow, CurvePoint, Dose, FactorEffect, MixedModel
 from lbt_sim.study.digest import digest
 from lbt_sim.study.record import RunResult
 from lbt_sim.study.results import Condition, StudyResults
@@ -106,7 +106,19 @@ def make_analysis(results: StudyResults) -> Analysis:
     )
     dose = Dose("disagreement", Estimate(0.2, -0.1, 0.5, "least squares", len(results.seeds)), 0.2, 0.4, 0.3, points)
     model = MixedModel({"clones": _estimate([0.0, 0.1])}, "diverse", {"seed": 0.1, "problem": 0.2}, 216, "A note.")
-    return Analysis(answer, tuple(rows), tuple(curves), comparisons, (dose,), model, ("Three seeds are few.",))
+    return Analysis(
+        answer, tuple(rows), tuple(curves), comparisons, (dose,), model, ("Three seeds are few.",), _effects(results)
+    )
+
+
+def _effects(results: StudyResults) -> tuple[FactorEffect, ...]:
+    """Of two factors that this study could have, and their interaction, which too few seeds have."""
+    seeds, found = len(results.seeds), Estimate(0.031, 0.011, 0.051, "t interval over seeds", len(results.seeds))
+    return (
+        FactorEffect(("arm",), ("clones",), ("diverse",), found, 0.01, 0.03, 4, seeds),
+        FactorEffect(("exam",), ("12",), ("6",), replace(found, low=-0.02), 0.3, 0.6, 4, seeds),
+        FactorEffect(("arm", "exam"), ("clones", "12"), ("diverse", "6"), None, None, None, 4, 1),
+    )
 
 
 def _counted(letters: str) -> dict[str, int]:
@@ -138,7 +150,20 @@ def _comparison(results: StudyResults, a: str, b: str) -> Comparison:
     effect = Estimate(0.4, -0.2, 1.0, "Hedges' g", len(both))
     p = None if difference is None else 0.2
     return Comparison(
-        a, b, difference, p, p, effect, 0.08, len(both), len(results.seeds) - len(both), False, tuple(both), "not shown"
+        a=a,
+        b=b,
+        difference=difference,
+        p=p,
+        p_holm=p,
+        effect=effect,
+        detectable=0.08,
+        pairs=len(both),
+        left_out=len(results.seeds) - len(both),
+        crossed=False,
+        per_seed=tuple(both),
+        verdict="not shown",
+        seeds_needed=((0.01, None), (0.02, 1234), (0.05, 40)),
+        differs=("students", "persona"),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ from pages import read
 
 from lbt_sim.report.charts import Curve, Level, curves, look, panels, scatter
 from lbt_sim.report.classroom_svg import classroom_of, drawing
-from lbt_sim.report.forest import forest
+from lbt_sim.report.forest import effect_forest, forest
 from lbt_sim.report.lineage import lineage
 from lbt_sim.stats import Estimate
-from lbt_sim.study.analysis import Comparison
+from lbt_sim.study.analysis import Comparison, FactorEffect
 from lbt_sim.transcript.read import RunRecord
 
 CURVES = [
@@ -200,32 +202,32 @@ def test_a_step_tells_what_was_exchanged(run_folder: Path) -> None:
 # --- the forest -----------------------------------------------------------------------------------------------
 
 
-def comparison(value: float | None, half: float = 0.02) -> Comparison:
+def comparison(value: float | None, half: float = 0.02, seeds: Sequence[float] = ()) -> Comparison:
     difference = None if value is None else Estimate(value, value - half, value + half, "m", 9)
-    return Comparison("a", "b", difference, 0.1, 0.2, None, 0.03, 9, 0, True, (), "not shown")
+    each = tuple((number, 0.5 + one, 0.5) for number, one in enumerate(seeds))
+    return Comparison("a", "b", difference, 0.1, 0.2, None, 0.03, 9, 0, True, each, "not shown")
 
 
 def test_marks_stand_in_order_on_one_axis() -> None:
     found = forest([comparison(0.05), comparison(-0.01), comparison(None)])
     assert found is not None
-    first, second, third = found.rows
+    first, second, third = (row.marks for row in found.rows)
     assert first.low is not None
     assert first.value is not None
     assert first.high is not None
     assert second.value is not None
-    assert 0 < second.value < found.zero < first.low < first.value < first.high < 100
+    assert 0 < second.value < found.axis.zero < first.low < first.value < first.high < 100
     assert (third.value, third.low) == (None, None)
-    places = [place for place, _ in found.ticks]
+    places = [place for place, _ in found.axis.ticks]
     assert places == sorted(places)
-    assert "0" in [label for _, label in found.ticks]
-    assert {label: place for place, label in found.ticks}["0"] == found.zero
+    assert {label: place for place, label in found.axis.ticks}["0"] == found.axis.zero
 
 
 @pytest.mark.parametrize("value", [0.0, 0.0004, 0.003, 0.02, 0.3])
 def test_the_axis_is_labelled_with_what_it_is(value: float) -> None:
     found = forest([comparison(value, half=value / 2)])
     assert found is not None
-    labels = [float(label.replace("−", "-")) for _, label in found.ticks]
+    labels = [float(label.replace("−", "-")) for _, label in found.axis.ticks]
     steps = [b - a for a, b in pairwise(labels)]
     assert steps == pytest.approx([steps[0]] * len(steps))
     assert steps[0] > 0
@@ -233,3 +235,71 @@ def test_the_axis_is_labelled_with_what_it_is(value: float) -> None:
 
 def test_no_comparison_no_forest() -> None:
     assert forest([]) is None
+    assert effect_forest([]) is None
+
+
+def test_each_seed_is_a_dot_where_its_difference_stands() -> None:
+    seeds = [0.04, -0.02, 0.04, 0.0, 0.04]
+    found = forest([comparison(0.02, half=0.04, seeds=seeds), comparison(0.0, half=0.05)])
+    assert found is not None
+    dots = found.rows[0].marks.dots
+    (left, low), (right, high) = found.axis.ticks[0], found.axis.ticks[-1]
+    points = (float(low.replace("−", "-")), float(high.replace("−", "-")))
+    told = [points[0] + (place - left) / (right - left) * (points[1] - points[0]) for place, _ in dots]
+    assert sorted(told) == pytest.approx(sorted(100 * one for one in seeds), abs=0.01)
+    above = sorted(height for place, height in dots if place == max(dots)[0])
+    assert above == [0, pytest.approx(above[1]), pytest.approx(2 * above[1])]  # equal ones stand over one another
+    assert above[1] >= 4
+    assert max(height for _, height in dots) < found.axis.height - 20
+    assert found.rows[1].marks.dots == ()
+
+
+def test_far_seeds_are_told_at_the_edge_and_do_not_shrink_the_intervals() -> None:
+    near = forest([comparison(0.0, half=0.02, seeds=[0.01, -0.01])])
+    far = forest([comparison(0.0, half=0.02, seeds=[0.01, -0.01, -0.9, 0.8, 0.9])])
+    assert near is not None
+    assert far is not None
+    assert near.rows[0].marks.beyond == (0, 0)
+    marks = far.rows[0].marks
+    assert marks.beyond == (1, 2)
+    assert len(marks.dots) == 2
+    assert marks.low is not None
+    assert marks.high is not None
+    assert marks.high - marks.low > 15
+
+
+def test_of_very_many_seeds_none_is_drawn() -> None:
+    some = comparison(0.0, seeds=[0.01, -0.01] * 100)
+    for found, dots in (
+        (forest([some]), 200),
+        (forest([replace(some, per_seed=(*some.per_seed, (900, 0.5, 0.5)))]), 0),
+        (forest([some] * 30), 0),
+    ):
+        assert found is not None
+        assert [len(row.marks.dots) for row in found.rows] == [dots] * len(found.rows)
+
+
+def test_the_smallest_effect_is_two_lines_around_no_difference() -> None:
+    found = forest([comparison(0.0, half=0.001)], smallest=0.02)
+    assert found is not None
+    assert found.axis.limits is not None
+    left, right = found.axis.limits
+    assert 0 < left < found.axis.zero < right < 100
+    assert found.axis.zero - left == pytest.approx(right - found.axis.zero)
+    without = forest([comparison(0.0)])
+    assert without is not None
+    assert without.axis.limits is None
+
+
+def test_an_effect_is_filled_where_it_is_shown_after_correction() -> None:
+    def effect(low: float, p_holm: float | None) -> FactorEffect:
+        return FactorEffect(("exam",), ("12",), ("6",), Estimate(0.03, low, 0.06, "m", 9), 0.01, p_holm, 4, 9)
+
+    found = effect_forest([effect(0.01, 0.04), effect(0.01, 0.06), effect(-0.01, 0.04), effect(0.01, None)])
+    assert found is not None
+    assert [row.shown for row in found.rows] == [True, False, False, False]
+    assert found.rows[0].levels == "12 against 6"
+    both = effect_forest([FactorEffect(("arm", "exam"), ("one", "12"), ("two", "6"), None, None, None, 4, 1)])
+    assert both is not None
+    assert (both.rows[0].name, both.rows[0].levels) == ("arm × exam", "one against two, with 12 rather than 6")
+    assert both.rows[0].marks.value is None

@@ -12,20 +12,21 @@ from hypothesis import strategies as st
 from lbt_sim.report import text
 from lbt_sim.report.exemplars import credits_of, credits_of_study, standings
 from lbt_sim.stats import Estimate
+from lbt_sim.study import words
 from lbt_sim.transcript.read import RunRecord
 
 
 def test_figures_in_words() -> None:
-    assert text.points(0.0213) == "+2.1"
-    assert text.points(-0.0213) == "−2.1"
-    assert text.points(-0.0004) == text.points(-0.0) == "+0.0"
-    assert text.points(None) == "–"
-    assert text.p_text(0.0004) == "< 0.001"
-    assert text.p_text(0.034) == "0.034"
-    assert text.interval_text(-0.004, 0.046, in_points=True) == "−0.4 to +4.6"
-    assert text.interval_text(None, 0.1) == "no interval"
-    assert text.of_how_many(Estimate(0.1, None, None, "m", 1)) == "1 seed"
-    assert text.of_how_many(Estimate(0.1, None, None, "m", 30, 1200)) == "30 seeds, 1,200 problems"
+    assert words.points(0.0213) == "+2.1"
+    assert words.points(-0.0213) == "−2.1"
+    assert words.points(-0.0004) == words.points(-0.0) == "+0.0"
+    assert words.points(None) == "–"
+    assert words.p_text(0.0004) == "< 0.001"
+    assert words.p_text(0.034) == "0.034"
+    assert words.interval_text(-0.004, 0.046, in_points=True) == "−0.4 to +4.6"
+    assert words.interval_text(None, 0.1) == "no interval"
+    assert words.of_how_many(Estimate(0.1, None, None, "m", 1)) == "1 seed"
+    assert words.of_how_many(Estimate(0.1, None, None, "m", 30, 1200)) == "30 seeds, 1,200 problems"
     assert text.broken({"correct": 3, "invalid": 2, "failed": 1}) == "2 invalid, 1 failed"
     assert text.broken({"correct": 3}) == "none"
 

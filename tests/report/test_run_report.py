@@ -119,7 +119,7 @@ def _sat(folder: Path) -> list[int]:
 
 def test_the_command_that_reproduces_it_does(run_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(run_folder, tmp_path / run_folder.name)
-    command = run_page(run_folder).commands[0][1]
+    command = run_page(run_folder).commands.rows[0][1]
     assert command.endswith("&& lbt-sim resume again")
     start = command.removesuffix("lbt-sim resume again").removesuffix("&& ")
     subprocess.run(start, shell=True, check=True, cwd=tmp_path)

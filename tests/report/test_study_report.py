@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from made import make_analysis
 from pages import read, without_times
 
 from lbt_sim.report import report_study
+from lbt_sim.report.reproduce import study_commands
 from lbt_sim.report.study_page import study_page
-from lbt_sim.study.folder import create_study
+from lbt_sim.study.folder import create_study, load_results
 from lbt_sim.study.plan import load_study
 from lbt_sim.study.results import StudyResults
 
@@ -52,8 +55,7 @@ def test_the_page_has_every_section(text: str) -> None:
 
 
 def test_each_comparison_has_interval_p_pairs_and_the_smallest_effect(results: StudyResults, text: str) -> None:
-    table = text[text.index('<table class="forest">') :]
-    table = table[: table.index("</table>")]
+    table = table_with(text, "Differences in percentage points")
     for one in make_analysis(results).comparisons:
         assert one.difference is not None
         row = next(row for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL) if f"against {one.b}<" in row)
@@ -62,7 +64,70 @@ def test_each_comparison_has_interval_p_pairs_and_the_smallest_effect(results: S
         assert "0.200" in row
         assert ">3<" in row
         assert ">8.0<" in row
+        assert "differ in: students, persona" in row
         assert "not shown" in row
+
+
+def table_with(text: str, said: str) -> str:
+    """The table whose caption has these words."""
+    tables = re.findall(r"<table.*?</table>", text, re.DOTALL)
+    return next(table for table in tables if said in table[: table.index("</caption>")])
+
+
+def test_each_seeds_difference_is_a_dot(results: StudyResults, text: str) -> None:
+    table = table_with(text, "Differences in percentage points")
+    seeds = sum(len(one.per_seed) for one in make_analysis(results).comparisons)
+    assert table.count('<circle class="dot"') == seeds > 0
+    assert "mean of 3 seeds" in table
+
+
+def test_how_many_seeds_it_would_take_is_a_table(text: str) -> None:
+    table = table_with(text, "How many seeds it would take")
+    assert re.findall(r"<th class=\"n\"[^>]*>(.*?)</th>", table) == ["1 point", "2 points", "5 points"]
+    assert re.findall(r"<td class=\"n\">(.*?)</td>", table)[:3] == ["none would do", "1,234", "40"]
+    assert "corrected for 2 comparisons" in table
+
+
+def test_what_is_concluded_from_and_what_is_a_check_is_said(results: StudyResults, text: str) -> None:
+    for page in (text, report_study(results, make_analysis(results), "md")):
+        words = " ".join(page.split())
+        assert "What is concluded from stands in this table" in words
+        assert "with Holm's correction for all comparisons" in words.replace("&#39;", "'")
+        check = words[words.index("A check beside them") :]
+        assert "that some problems may favour one condition it does not count" in check
+        assert "Where they disagree, the paired differences" in check
+
+
+def test_the_smallest_effect_is_drawn_and_its_verdict_told(results: StudyResults, text: str) -> None:
+    assert 'class="limit"' not in text
+    analysis = make_analysis(results)
+    first = replace(analysis.comparisons[0], verdict="equivalent")
+    analysis = replace(analysis, comparisons=(first, *analysis.comparisons[1:]))
+    given = replace(results, smallest_effect=0.02)
+    table = table_with(report_study(given, analysis), "Differences in percentage points")
+    assert table.count('class="limit"') == 2 * len(analysis.comparisons)
+    assert '<span class="verdict equivalent">equivalent</span>' in table
+    assert "2.0 points" in report_study(given, analysis, "md")
+
+
+def test_effects_of_factors_have_their_own_forest(results: StudyResults, text: str) -> None:
+    table = table_with(text, "Effects in percentage points")
+    rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)[1:-1]
+    assert len(rows) == 3
+    assert "clones against diverse" in rows[0]
+    assert "+1.1 to +5.1" in rows[0]
+    assert "0.030" in rows[0]
+    assert [row.startswith('<tr class="open">') for row in rows] == [False, True, True]
+    assert "arm × exam" in rows[2]
+    markdown = report_study(results, make_analysis(results), "md")
+    assert "| arm | clones against diverse | +3.1 | +1.1 to +5.1 | 0.030 |" in markdown
+    without = replace(make_analysis(results), effects=())
+    assert "What each factor does" not in report_study(results, without)
+
+
+def test_slopes_are_told_with_their_corrected_p(results: StudyResults, text: str) -> None:
+    assert "p = 0.200, Holm p = 0.400" in text
+    assert "Holm p = 0.400" in report_study(results, make_analysis(results), "md")
 
 
 def test_no_figure_stands_with_a_bare_plus_minus(text: str) -> None:
@@ -125,7 +190,58 @@ def test_a_study_folder_is_reported_before_its_first_run(tmp_path: Path) -> None
     text = read((folder / "report.html").read_text(encoding="utf-8")).text
     assert "Two against one?" in text
     assert "4 of 4 runs are missing" in text
-    assert "lbt-sim resume two" in text
+    assert f"lbt-sim resume {folder}" in text
+
+
+# --- how it is made again -------------------------------------------------------------------------------------
+
+
+def begun(results: StudyResults, folder: Path, *command: str, named: str) -> StudyResults:
+    return replace(results, folder=folder, facts={**results.facts, "command": list(command), "folder": named})
+
+
+def test_commands_name_the_way_to_the_folder_and_how_lbt_sim_was_called(results: StudyResults, tmp_path: Path) -> None:
+    made = begun(results, tmp_path / "runs" / "made", "uv", "run", "lbt-sim", "study", "made", named="runs/made")
+    told = study_commands(made)
+    assert told.place == "From the directory in which the study was begun."
+    assert [command for _, command in told.rows] == [
+        "uv run lbt-sim study made",
+        "mkdir again && cp -r runs/made/study.yaml runs/made/conditions runs/made/manifest.json again/"
+        " && uv run lbt-sim resume again",
+        "uv run lbt-sim show runs/made/runs/diverse/0",
+        "uv run lbt-sim report runs/made",
+    ]
+    missing = replace(made, runs={})
+    assert "uv run lbt-sim resume runs/made" in study_page(missing, make_analysis(missing)).unfinished
+
+
+@pytest.mark.parametrize("named", ["runs/other", "/elsewhere/made", None])
+def test_commands_of_a_folder_that_was_moved_begin_where_it_lies(
+    results: StudyResults, tmp_path: Path, named: str | None
+) -> None:
+    moved = begun(results, tmp_path / "made", "lbt-sim", "study", "made", named=named or "")
+    told = study_commands(moved)
+    assert told.place == "From the directory that holds the study's folder."
+    assert told.rows[-1] == ("This report", "lbt-sim report made")
+    assert told.rows[0] == ("The command that made it, from where it was given", "lbt-sim study made")
+
+
+def test_the_same_plan_is_made_again_by_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text(f"{STUDY}set: {{method.rounds: 1, task.held_out: 20}}\n", encoding="utf-8")
+    assert lbt_sim("study", "two.yaml", "--out", "some/two", "--workers", "1", "--quiet").status == 0
+    results = load_results(Path("some/two"))
+    told = dict(study_commands(results).rows)
+    made = next(title for title in told if title.startswith("The command that made it"))
+    assert "--out has to name another" in made
+    copy, _, resume = told["The same plan again, every run anew"].rpartition(" && ")
+    subprocess.run(copy, shell=True, check=True)
+    assert lbt_sim(*shlex.split(resume)[shlex.split(resume).index("lbt-sim") + 1 :], "--quiet").status == 0
+    again = load_results(Path("again"))
+    assert {key: run.rounds for key, run in again.runs.items()} == {
+        key: run.rounds for key, run in results.runs.items()
+    }
+    assert Path(shlex.split(told["One of its runs, read"])[-1]).is_dir()
 
 
 def test_run_folders_that_are_gone_are_counted(results: StudyResults, tmp_path: Path) -> None:

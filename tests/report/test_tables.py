@@ -11,17 +11,21 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from commands import SMALL, lbt_sim
+from made import make_analysis
 
 from lbt_sim.errors import InputError
 from lbt_sim.folders import create_run
 from lbt_sim.ledger import LEDGER_FILE
+from lbt_sim.report.table_findings import findings
 from lbt_sim.report.table_schema import TABLES, TABLES_VERSION, columns_of, tables_page
 from lbt_sim.report.tables import write_tables
 from lbt_sim.scenario.load import load_scenario
 from lbt_sim.setup import prepare
+from lbt_sim.study.analysis import analyse
 from lbt_sim.study.digest import digest
-from lbt_sim.study.folder import ResultsFile, StudyFolder, create_study
+from lbt_sim.study.folder import ResultsFile, StudyFolder, create_study, load_results
 from lbt_sim.study.plan import load_study
+from lbt_sim.study.results import StudyResults
 from lbt_sim.transcript.read import RunRecord
 
 ROOT = Path(__file__).parents[2]
@@ -233,7 +237,7 @@ def test_a_run_that_was_not_made_has_nulls_and_no_other_rows(study: StudyFolder,
     assert {name for name, value in row.items() if value is not None} == {
         "run", "condition", "seed", "arm", "level.method.rounds", "status", "ledger",
     }  # fmt: skip
-    assert [name for name in tables if name not in ("runs", "problems") and of(tables[name], run=missing)] == []
+    assert [name for name in tables if name != "runs" and any(row.get("run") == missing for row in tables[name])] == []
 
 
 def test_runs_that_stopped_have_what_they_answered(study: StudyFolder, tables: Mapping[str, Rows]) -> None:
@@ -365,6 +369,53 @@ def test_a_file_in_place_of_the_folder_is_told(run: Path, tmp_path: Path) -> Non
     assert (tmp_path / "tables").read_text(encoding="utf-8") == "mine"
 
 
+# --- what a study found ---------------------------------------------------------------------------------------
+
+
+def test_comparisons_and_effects_are_those_of_the_report(study: StudyFolder, tables: Mapping[str, Rows]) -> None:
+    analysis = analyse(load_results(study.path))
+    assert [(row["a"], row["b"]) for row in tables["comparisons"]] == [(one.a, one.b) for one in analysis.comparisons]
+    for row, one in zip(tables["comparisons"], analysis.comparisons, strict=True):
+        assert (row["pairs"], row["left_out"], row["p"], row["p_holm"]) == (one.pairs, one.left_out, one.p, one.p_holm)
+        assert (row["verdict"], row["detectable"]) == (one.verdict, one.detectable)
+        assert row["differs"] == list(one.differs) == ["students"]
+        assert row["difference"] == (one.difference and one.difference.value)
+        assert row["low"] == (one.difference and one.difference.low)
+    told = [(row["factor"], row["level"], row["by_factor"], row["by_level"]) for row in tables["effects"]]
+    assert told == [
+        ("arm", "two", None, None),
+        ("method.rounds", "2", None, None),
+        ("arm", "two", "method.rounds", "2"),
+    ]
+    for row, effect in zip(tables["effects"], analysis.effects, strict=True):
+        assert (row["conditions"], row["pairs"], row["p_holm"]) == (effect.conditions, effect.pairs, effect.p_holm)
+        assert row["difference"] == (effect.difference and effect.difference.value)
+
+
+def test_a_finding_keeps_its_interval_and_how_it_was_computed(results: StudyResults) -> None:
+    analysis = make_analysis(results)
+    rows = list(findings(analysis))
+    (name, first), one = rows[0], analysis.comparisons[0]
+    assert (name, one.difference is not None, one.effect is not None) == ("comparisons", True, True)
+    assert (first["difference"], first["low"], first["high"], first["method"]) == (
+        one.difference.value, one.difference.low, one.difference.high, one.difference.method,
+    )  # fmt: skip
+    assert (first["effect"], first["effect_low"], first["effect_high"]) == (0.4, -0.2, 1.0)
+    effects = [row for name, row in rows if name == "effects"]
+    assert [(row["difference"], row["low"], row["by_against"]) for row in effects] == [
+        (0.031, 0.011, None),
+        (0.031, -0.02, None),
+        (None, None, "6"),
+    ]
+    for name, row in rows:
+        assert set(row) == {column.name for column in TABLES[name].columns}
+
+
+def test_a_run_has_no_comparisons(run: Path, tmp_path: Path) -> None:
+    found = read(run, tmp_path)
+    assert (found["comparisons"], found["effects"]) == ([], [])
+
+
 # --- the page -----------------------------------------------------------------------------------------------
 
 
@@ -384,6 +435,6 @@ def test_the_pages_examples_run(
         exec(compile(example, "docs/tables.md", "exec"), {})
         said.append(capsys.readouterr().out)
     first, second = said
-    assert "one, rounds=1" in first
+    assert "one/rounds=1" in first
     assert second.startswith(repr(TABLES_VERSION.encode()))
     assert "correct of those that came back" in second

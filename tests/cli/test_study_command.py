@@ -15,6 +15,8 @@ from commands import SMALL_STUDY, lbt_sim
 from lbt_sim.study.folder import RESULTS_FILE, load_results
 
 STUDY = SMALL_STUDY + "seeds: 2\narms: [several, one]\n"
+QUICK = ("--workers", "1", "--no-report")
+"""A worker takes a second to start, and a report two to be drawn."""
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def test_what_was_forecast_is_what_it_takes(file: Path) -> None:
 
     file.write_text(STUDY + "equal_compute: true\n")  # else a race may be over early with one seed and not another
     told = forecast(load_study(str(file)))
-    assert lbt_sim("study", file, "--out", "s", "--quiet", "--no-report").status == 0
+    assert lbt_sim("study", file, "--out", "s", "--quiet", *QUICK).status == 0
     runs = load_results(Path("s")).runs
     assert told.total("answers") == sum(run.counts["answers"] for run in runs.values())
     assert told.runs == len(runs)
@@ -70,7 +72,7 @@ def test_study_prints_what_it_found_and_writes_the_report(file: Path) -> None:
 
 
 def test_json_is_the_last_line_and_whole(file: Path) -> None:
-    said = lbt_sim("study", file, "--json", "--out", "s", "--no-report")
+    said = lbt_sim("study", file, "--json", "--out", "s", *QUICK)
     found: dict[str, Any] = said.result
     assert (found["status"], found["runs"]) == ("done", {"done": 4, "failed": 0, "missing": 0})
     assert found["comparisons"][0]["pairs"] == 2
@@ -80,7 +82,7 @@ def test_json_is_the_last_line_and_whole(file: Path) -> None:
 
 def test_failed_runs_end_with_status_3_and_are_told(file: Path) -> None:
     file.write_text(STUDY.replace("arms: [several, one]", "arms:\n  fails: {set: {budget.calls: 1}}\n  one:"))
-    said = lbt_sim("study", file, "--out", "s", "--json")
+    said = lbt_sim("study", file, "--out", "s", "--json", "--workers", "1")
     assert said.status == 3
     assert "2 runs failed" in said.err
     assert said.result["runs"] == {"done": 2, "failed": 2, "missing": 0}
@@ -88,13 +90,13 @@ def test_failed_runs_end_with_status_3_and_are_told(file: Path) -> None:
 
 
 def test_a_spent_budget_is_raised_by_resume(file: Path) -> None:
-    assert lbt_sim("study", file, "--out", "s", "--set", "budget.calls=50", "--quiet").status == 3
+    assert lbt_sim("study", file, "--out", "s", "--set", "budget.calls=50", "--quiet", *QUICK).status == 3
     assert load_results(Path("s")).runs
     assert lbt_sim("resume", "s", "--set", "seeds=9").status == 2
-    said = lbt_sim("resume", "s", "--set", "budget.calls=100000", "--json")
+    said = lbt_sim("resume", "s", "--set", "budget.calls=100000", "--json", "--workers", "1")
     assert said.status == 0, said.err
     assert said.result["runs"]["done"] == 4
-    again = lbt_sim("resume", "s", "--json")
+    again = lbt_sim("resume", "s", "--json", "--workers", "1")
     assert again.status == 0
     assert again.result["comparisons"] == said.result["comparisons"]
 
@@ -122,7 +124,7 @@ def test_mistakes_end_with_status_2_and_leave_nothing(file: Path, arguments: lis
 
 def test_ctrl_c_keeps_what_is_done_and_resume_ends_it(file: Path) -> None:
     file.write_text(STUDY.replace("seeds: 2", "seeds: 8"))
-    command = [sys.executable, "-m", "lbt_sim", "study", str(file), "--out", "s", "--workers", "1"]
+    command = [sys.executable, "-m", "lbt_sim", "study", str(file), "--out", "s", *QUICK]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         results = Path("s") / RESULTS_FILE
         while process.poll() is None and not (results.exists() and results.stat().st_size):
@@ -133,13 +135,13 @@ def test_ctrl_c_keeps_what_is_done_and_resume_ends_it(file: Path) -> None:
     assert "lbt-sim resume s" in err
     done = len(load_results(Path("s")).runs)
     assert 0 < done < 16
-    said = lbt_sim("resume", "s", "--json", "--quiet")
+    said = lbt_sim("resume", "s", "--json", "--quiet", "--workers", "1")
     assert said.status == 0, said.err
     assert said.result["runs"]["done"] == 16
 
 
 def test_commands_for_one_run_name_one_of_a_studys(file: Path) -> None:
-    assert lbt_sim("study", file, "--out", "s", "--quiet", "--no-report").status == 0
+    assert lbt_sim("study", file, "--out", "s", "--quiet", *QUICK).status == 0
     for command in (["show", "s"], ["replay", "s"], ["fork", "s", "--from-round", "1"]):
         said = lbt_sim(*command)
         assert said.status == 2

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import SMALL_STUDY
 
 from lbt_sim.ledger import LedgerReader
 from lbt_sim.study.execute import Execution, LocalWorkers, Outcome
@@ -42,6 +43,16 @@ def lasting(study: StudyFolder) -> dict[tuple[str, int], RunResult]:
     }
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    """A study that nobody disturbed; it is read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "mine.yaml").write_text(SMALL_STUDY + ARMS, encoding="utf-8")
+    study = made(str(folder / "mine.yaml"), folder / "s")
+    asyncio.run(executed(study))
+    return study
+
+
 async def test_every_run_is_done_and_paired_by_problems(write_study: Write, tmp_path: Path) -> None:
     study = made(write_study(ARMS), tmp_path / "s")
     outcome = await executed(study, 2)
@@ -56,25 +67,23 @@ async def test_every_run_is_done_and_paired_by_problems(write_study: Write, tmp_
         assert all(run.exams[0].diversity["disagreement"] is not None for run in runs if run.condition != "one")
 
 
-async def test_equal_calls_of_a_seed_are_paid_once(write_study: Write, tmp_path: Path) -> None:
-    study = made(write_study(ARMS), tmp_path / "s")
-    await executed(study)
+def test_equal_calls_of_a_seed_are_paid_once(whole: StudyFolder) -> None:
     paid: dict[bytes, int] = {}
     asked = 0
-    for seed in study.seeds:
-        for condition in study.conditions:
-            with LedgerReader(study.path / study.folder_of(condition.name, seed)) as ledger:
+    for seed in whole.seeds:
+        for condition in whole.conditions:
+            with LedgerReader(whole.path / whole.folder_of(condition.name, seed)) as ledger:
                 for call in ledger.calls("c.seed IS NULL"):
                     asked += 1
                     paid[call.key] = paid.get(call.key, 0) + (not call.shared)
     assert asked > len(paid)
     # Two seeds are never executed together, and may pay for the same thing; the arms of one never do.
     assert sum(paid.values()) <= len(paid) * 1.05
-    with LedgerReader(study.path / study.folder_of("several", 1)) as one:
+    with LedgerReader(whole.path / whole.folder_of("several", 1)) as one:
         keys = {call.key for call in one.calls("c.step = 'report' AND c.round = 0")}
         first = sum(not call.shared for call in one.calls("c.step = 'report' AND c.round = 0"))
     for name in ("one", "resample", "shuffled"):
-        with LedgerReader(study.path / study.folder_of(name, 1)) as other:
+        with LedgerReader(whole.path / whole.folder_of(name, 1)) as other:
             rows = list(other.calls("c.step = 'report' AND c.round = 0"))
             assert {call.key for call in rows} == keys
             first += sum(not call.shared for call in rows)
@@ -94,11 +103,8 @@ async def test_a_failing_arm_stops_no_other(write_study: Write, tmp_path: Path) 
     assert (again.status, again.done, again.failed) == ("failed", 2, 2)
 
 
-async def test_a_worker_that_is_killed_loses_nothing(write_study: Write, tmp_path: Path) -> None:
-    file = write_study(ARMS)
-    whole = made(file, tmp_path / "whole")
-    await executed(whole)
-    study = made(file, tmp_path / "killed")
+async def test_a_worker_that_is_killed_loses_nothing(write_study: Write, tmp_path: Path, whole: StudyFolder) -> None:
+    study = made(write_study(ARMS), tmp_path / "killed")
     workers = LocalWorkers(1)
     kills = 0
 
@@ -127,11 +133,10 @@ async def test_a_run_whose_worker_always_dies_is_given_up_alone(write_study: Wri
     assert "died" in str(load_results(study.path).runs["one", 1].error)
 
 
-async def test_an_interrupted_study_goes_on_and_ends_alike(write_study: Write, tmp_path: Path) -> None:
-    file = write_study(ARMS)
-    whole = made(file, tmp_path / "whole")
-    await executed(whole)
-    study = made(file, tmp_path / "cut")
+async def test_an_interrupted_study_goes_on_and_ends_alike(
+    write_study: Write, tmp_path: Path, whole: StudyFolder
+) -> None:
+    study = made(write_study(ARMS), tmp_path / "cut")
     for cancel in (False, True):
         execution = Execution(study, LocalWorkers(1), lambda event: None)
 
@@ -182,9 +187,7 @@ async def test_a_worker_leaves_when_whoever_gave_it_work_is_gone(write_study: Wr
 
 
 @pytest.mark.parametrize("engine", ["nothing", "llamacpp"])
-async def test_a_model_that_cannot_be_had_fails_its_runs_alone(
-    write_study: Write, tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_model_that_cannot_be_had_fails_its_runs_alone(write_study: Write, tmp_path: Path, engine: str) -> None:
     if engine == "nothing":
         models = "{sim: {engine: openai, url: 'http://127.0.0.1:9/v1', model: none, retries: 0, timeout: 2}}"
     else:

@@ -39,7 +39,19 @@ def test_a_shipped_study_runs_to_its_report(name: str, tmp_path: Path) -> None:
         if not (DATA / "liar_train.jsonl").exists():
             pytest.skip("the LIAR data are not here")
         data = ["--data", str(DATA), "--set", "method.beam=2", "--set", "method.revise.reflections=2"]
-    command = ["study", name, "--engine", "simulated", "--json", "--quiet", "--out", str(tmp_path / "s"), *data]
+    command = [
+        "study",
+        name,
+        "--engine",
+        "simulated",
+        "--json",
+        "--quiet",
+        "--workers",
+        "1",
+        "--out",
+        str(tmp_path / "s"),
+        *data,
+    ]
     command += [part for one in SMALL for part in ("--set", one)]
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -50,7 +62,7 @@ def test_a_shipped_study_runs_to_its_report(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "s" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_the_simulated_diversity_study_is_large_enough(tmp_path: Path) -> None:
+def test_the_simulated_diversity_study_is_large_enough() -> None:
     from lbt_sim.study.plan import load_study
 
     plan = load_study("diversity")
@@ -67,7 +79,7 @@ def test_the_simulated_diversity_study_is_large_enough(tmp_path: Path) -> None:
     }
 
 
-def test_the_paper_study_has_its_repeats(tmp_path: Path) -> None:
+def test_the_paper_study_has_its_repeats() -> None:
     from lbt_sim.study.plan import load_study
 
     plan = load_study("paper-liar")

@@ -249,18 +249,20 @@ def test_too_few_pairs_have_no_p() -> None:
     assert sign_flip_p([0.1] * 5) == pytest.approx(2 / 32)
 
 
-def test_where_problems_matter_p_and_interval_agree() -> None:
-    a, b = arms(9, (30, 40), by_problem=1.0)
+@pytest.mark.parametrize(("effect", "shown"), [(0.0, False), (0.3, False), (0.5, True), (0.8, True)])
+def test_where_problems_matter_p_and_interval_agree(effect: float, shown: bool) -> None:
+    a, b = arms(9, (30, 40), by_problem=1.0, effect=effect)
     found = contrast([accuracy(a), accuracy(b)], crossed=True)
-    assert found.by_problem
     p, seeds_alone = paired_p(found), sign_flip_p(found.per_seed)
+    assert found.by_problem
     assert p is not None
     assert seeds_alone is not None
-    assert p >= seeds_alone - 0.01
+    assert (p <= 0.05) is shown
+    assert (seeds_alone <= 0.05) is (effect > 0), "seeds alone would show the 0.3, too"
     assert found.estimate is not None
     assert found.estimate.low is not None
     assert found.estimate.high is not None
-    assert (p > 0.05) or not found.estimate.low <= 0 <= found.estimate.high
+    assert (found.estimate.low <= 0 <= found.estimate.high) is not shown
 
 
 @pytest.mark.parametrize(("crossed", "by_problem"), [(False, 0.0), (True, 0.0), (True, 0.6)])

@@ -271,41 +271,46 @@ def test_a_folder_stands_for_the_runs_in_it_in_the_order_of_their_numbers() -> N
     assert results.seeds == (9, 10)
 
 
-def studied() -> Path:
+OF_STUDY = "several/exam=6"
+"""The condition of the study in which runs of `tiny.yaml` as it is belong."""
+
+
+@pytest.fixture
+def study(workspace: Path) -> Path:
     """A study of eight runs, executed."""
-    said = lbt_sim("study", "study.yaml", "--out", "study", "-q", "--workers", 1, "--no-report")
-    assert said.status == 0, said.err
+    if (key := ("study",)) not in _MADE:
+        _MADE[key] = _MADE[()] / "study"
+        said = lbt_sim("study", "study.yaml", "--out", _MADE[key], "-q", "--workers", 1, "--no-report")
+        assert said.status == 0, said.err
+    shutil.copytree(_MADE[key], "study")
     return Path("study")
 
 
-def test_a_study_keeps_its_names_metric_and_results() -> None:
-    folder = studied()
-    results, planned = results_of([folder]), load_results(folder)
+def test_a_study_keeps_its_names_metric_and_results(study: Path) -> None:
+    results, planned = results_of([study]), load_results(study)
     assert results.conditions == planned.conditions
     assert (results.metric, results.outcome, results.seeds) == ("f1", "area", planned.seeds)
     assert results.runs == {key: replace(one, folder=results.runs[key].folder) for key, one in planned.runs.items()}
     first = planned.conditions[0].name
     assert results.comparisons == tuple((one.name, first) for one in planned.conditions[1:])
-    assert results_of([folder], metric="accuracy", outcome="last").metric == "accuracy"
+    assert results_of([study], metric="accuracy", outcome="last").metric == "accuracy"
 
-    # A run of the same scenario joins the study's condition, whether or not it is the study's own.
-    name = next(one.name for one in planned.conditions if one.name == "several/exam=6")
-    more = run("more", 7)
-    results = results_of([folder, more])
-    assert results.conditions == planned.conditions
-    assert (results.seeds, results.runs[name, 7].status) == ((1, 2, 7), "done")
 
-    # A run that the study did not get done is not compared, though its folder is there.
-    lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    with ResultsFile(folder) as file:
-        stopped = replace(planned.runs[name, 1], status="failed", error="it stopped")
+def test_a_run_of_the_same_scenario_joins_the_studys_condition(study: Path) -> None:
+    results = results_of([study, run("more", 7)])
+    assert results.conditions == load_results(study).conditions
+    assert (results.seeds, results.runs[OF_STUDY, 7].status) == ((1, 2, 7), "done")
+
+
+def test_a_run_that_the_study_did_not_get_done_is_not_compared_though_its_folder_is_there(study: Path) -> None:
+    stopped = replace(load_results(study).runs[OF_STUDY, 1], status="failed", error="it stopped")
+    with ResultsFile(study) as file:
         file.add(stopped)
-    assert len((folder / "results.jsonl").read_text(encoding="utf-8").splitlines()) == len(lines) + 1
-    with closing(sqlite3.connect(folder / stopped.folder / LEDGER_FILE)) as ledger, ledger:
+    with closing(sqlite3.connect(study / stopped.folder / LEDGER_FILE)) as ledger, ledger:
         ledger.execute("DELETE FROM events WHERE kind = 'done'")
-    results = results_of([folder])
-    assert (name, 1) not in results.runs
-    assert len(results.notes) == 1
+    results = results_of([study])
+    assert (OF_STUDY, 1) not in results.runs
+    assert results.notes == (f"left out, not finished: {study / stopped.folder}",)
 
 
 # --- the command --------------------------------------------------------------------------------------------

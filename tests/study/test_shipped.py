@@ -58,7 +58,7 @@ def test_a_shipped_study_runs_to_its_report(name: str, tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["status"] == "done"
     assert found["runs"]["done"] == 2 * len(found["conditions"])
-    assert found["answer"]
+    assert {one["pairs"] for one in found["comparisons"]} == {2}
     assert (tmp_path / "s" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 

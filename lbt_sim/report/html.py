@@ -34,6 +34,8 @@ _FILTERS = {
     "points": words.points,
     "readable": words.readable,
     "broken": text.broken,
+    "middle": text.middle,
+    "name": text.as_name,
 }
 
 

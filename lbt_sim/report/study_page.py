@@ -14,7 +14,7 @@ from lbt_sim.report.forest import EffectRow, Forest, ForestRow, effect_forest, f
 from lbt_sim.report.reproduce import Commands, go_on, study_commands, versions
 from lbt_sim.report.run_page import Figure, Series
 from lbt_sim.report.sample import Exemplary, Room, Sample, exemplary, sample
-from lbt_sim.report.text import cut
+from lbt_sim.report.text import cut, middle
 from lbt_sim.stats import Estimate
 from lbt_sim.study.analysis import Analysis, Comparison, ConditionRow, Dose, MixedModel
 from lbt_sim.study.results import StudyResults
@@ -256,7 +256,7 @@ def _figures(results: StudyResults, analysis: Analysis) -> list[Figure]:
     for name in (main.a, main.b):
         end = by_name[name].end if name in by_name else None
         if end is not None:
-            rows.append(Figure(cut(name, 40), readable(end.value), _interval(end)))
+            rows.append(Figure(middle(name, 48), readable(end.value), _interval(end)))
     if main.difference is not None:
         found = main.difference
         rows.append(Figure("Difference, in points", points(found.value), _interval(found, in_points=True)))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lbt_sim.stats import wilson_interval
 from lbt_sim.transcript.safe import plain_text
@@ -17,9 +17,11 @@ __all__ = [
     "OUTCOMES",
     "as_html",
     "as_markdown",
+    "as_name",
     "broken",
     "cut",
     "fenced",
+    "middle",
     "share_interval",
 ]
 
@@ -32,6 +34,7 @@ _NAME = 100
 BROKEN = ("invalid", "truncated", "failed")
 """Outcomes that are neither right nor wrong."""
 
+_PIECE = re.compile(r"[^/,=_.]*[/,=_.]+|[^/,=_.]+")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
 _AUTOLINK = re.compile(r"(?i)\b(https?|ftp|mailto|javascript|data|vbscript)(:)|\b(www)(\.)")
 _LIST, _NUMBERED = re.compile(r"^(?=[-+]\s|[-+=]+\s*$)"), re.compile(r"^(\d+)(?=[.)](\s|$))")
@@ -44,6 +47,13 @@ def cut(text: str, limit: int) -> str:
     return f"{text[:limit]}…" if limit < _NAME else f"{text[:limit]} … ({len(text):,} characters in all)"
 
 
+def middle(name: str, limit: int) -> str:
+    """A name in at most `limit` characters, without its middle: what tells conditions apart is often at their end."""
+    if len(name) <= limit:
+        return name
+    return f"{name[: limit // 2]}…{name[len(name) - (limit - 1 - limit // 2) :]}"
+
+
 def as_html(value: Any) -> Any:
     """What a template prints: a text from outside without anything that hides or reorders; the rest as it is.
 
@@ -52,6 +62,12 @@ def as_html(value: Any) -> Any:
     if isinstance(value, str) and not isinstance(value, Markup):
         return plain_text(cut(value, LONGEST))
     return "" if value is None else value
+
+
+def as_name(value: str, limit: int) -> Markup:
+    """A name for HTML, shortened to `limit` characters, that may be broken behind separators as well as at spaces."""
+    pieces = _PIECE.findall(str(as_html(middle(value, limit))))
+    return Markup("<wbr>").join(escape(piece) for piece in pieces)
 
 
 def as_markdown(value: Any) -> Any:

@@ -17,7 +17,7 @@ from lbt_sim.study.results import StudyResults
 ALLOWED = {
     *("html", "head", "meta", "title", "style", "body", "a", "div", "header", "p", "h1", "h2", "h3", "nav", "ol", "ul"),
     *("li", "main", "section", "footer", "dl", "dt", "dd", "figure", "figcaption", "table", "caption", "thead"),
-    *("tbody", "tr", "th", "td", "details", "summary", "small", "span", "b", "i", "pre", "blockquote"),
+    *("tbody", "tr", "th", "td", "details", "summary", "small", "span", "b", "i", "pre", "blockquote", "wbr"),
     *("svg", "g", "path", "rect", "circle", "line", "text", "defs", "marker", "use", "clippath"),
 }
 

@@ -73,6 +73,37 @@ async def test_nothing_sticks_out_of_the_page(pages: dict[str, str], tmp_path: P
             assert await browser.value("document.documentElement.scrollWidth") <= width, name
 
 
+_FIRST_COLUMNS = """[...document.querySelectorAll('.scroll')].filter(box => {
+  const table = box.querySelector('table:not(.facts)');
+  return table && table.offsetParent && !table.classList.contains('forest') && box.scrollWidth > box.clientWidth + 40;
+}).map(box => {
+  const cell = box.querySelector('tbody tr:last-child > :first-child'), left = () => cell.getBoundingClientRect().left;
+  const before = left();
+  box.scrollLeft = 9999;
+  return [box.scrollLeft, left() - before];
+})"""
+
+
+async def test_on_a_phone_tables_move_under_their_first_column(pages: dict[str, str], tmp_path: Path) -> None:
+    async with chromium(tmp_path / "profile") as browser:
+        await browser.call(
+            "Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=False
+        )
+        await browser.open(pages["study"])
+        await browser.value("document.querySelectorAll('details').forEach(one => one.open = true)")
+        moved = await browser.value(_FIRST_COLUMNS)
+        assert len(moved) >= 2
+        for by, first in moved:
+            assert by > 40
+            assert abs(first) < 1
+        forests = "[...document.querySelectorAll('.forest')].map(one => one.getBoundingClientRect().right)"
+        found = await browser.value(forests)
+        assert len(found) == 2
+        assert max(found) <= 390
+        plots = await browser.value("[...document.querySelectorAll('.forest td.plot svg')].map(one => one.clientWidth)")
+        assert min(width for width in plots if width) > 300
+
+
 _CONTRAST = """(() => {
   const parse = text => { const m = text.match(/[\\d.]+/g).map(Number); return m.length > 3 && m[3] === 0 ? null : m };
   const bright = c => { const f = c.slice(0, 3).map(v => { v /= 255; return v <= .03928 ? v / 12.92 :

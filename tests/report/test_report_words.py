@@ -8,6 +8,7 @@ from statistics import fmean
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import Markup
 
 from lbt_sim.report import text
 from lbt_sim.report.exemplars import credits_of, credits_of_study, standings
@@ -64,6 +65,21 @@ def test_markdown_begins_no_list_heading_or_link(said: str) -> None:
 def test_any_text_for_html_holds_nothing_that_hides(said: str) -> None:
     assert text.as_html(said) == text.as_html(text.as_html(said))
     assert not set(text.as_html(said)) & {"\x00", "\x1b", "\u202e", "\u200b", "\u2066"}
+
+
+@given(st.text())
+def test_a_long_name_keeps_both_its_ends(said: str) -> None:
+    shown = text.middle(said, 20)
+    assert len(shown) <= 20
+    assert shown == said or (said.startswith(shown[:10]) and said.endswith(shown[-9:]))
+    assert text.middle("three-different-students/exemplars=4", 20) == "three-diff…emplars=4"
+
+
+@given(st.text())
+def test_a_name_can_be_broken_and_is_otherwise_itself(said: str) -> None:
+    shown = text.as_name(said, 60)
+    assert Markup(shown.replace("<wbr>", "")).unescape() == text.as_html(text.middle(said, 60))
+    assert text.as_name("a/b=1.5<b>", 60) == "a/<wbr>b=<wbr>1.<wbr>5&lt;b&gt;"
 
 
 # --- exemplars ------------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ class Run:
             if (said := spec.model_dump_json()) not in models:
                 place = self.folder.prepared.loaded.place(f"models.{name}")
                 if self.shelf is not None:
-                    models[said] = self.shelf.open(name, spec, place)
+                    models[said] = await stack.enter_async_context(self.shelf.lent(name, spec, place))
                     continue  # what its servers did is told of all runs together
                 models[said] = self._models[name] = open_model(name, spec, place, surroundings)
                 stack.push_async_callback(models[said].close)

@@ -68,11 +68,15 @@ class _Group:
     stations: list[Station] = field(default_factory=list)
     servers: list[Server] = field(default_factory=list)
     detail: Mapping[str, Any] = field(default_factory=dict)
+    opening: asyncio.Future[None] | None = None
+    """Opens it, with others; None before, and where that failed."""
+    verified: set[str] = field(default_factory=set)
+    """Names of the model and its adapters that the servers are known to answer to."""
 
     @property
     def most(self) -> int:
         """The smallest of the members' caps on calls in flight."""
-        return min(spec.concurrency or MOST for spec in self.members.values())
+        return min((spec.concurrency or MOST for spec in self.members.values()), default=MOST)
 
     @property
     def adapters(self) -> dict[str, str]:
@@ -86,7 +90,10 @@ class _Group:
 
 
 class Fleet:
-    """All vLLM servers of a run. Opened when the first of its models gets ready, ended with the last.
+    """All vLLM servers of a run, or of the runs that a worker executes.
+
+    Opened when the first of its models gets ready, ended with the last. A model that joins later finds the servers that
+    answer it, or has its own opened; the others go on.
 
     Args:
         surroundings: The run.
@@ -98,7 +105,7 @@ class Fleet:
         self._kept = kept
         self._groups: dict[str, _Group] = {}
         self._members: dict[str, VllmSpec] = {}
-        self._opening: asyncio.Future[None] | None = None
+        self._one_by_one = asyncio.Lock()
         self._parties: list[Party] = []
         self._watch: asyncio.Task[None] | None = None
         self._awaited: dict[Station, asyncio.Future[None]] = {}
@@ -106,27 +113,40 @@ class Fleet:
         self._folder: Path | None = None
         self._opened = False
 
-    def join(self, name: str, spec: VllmSpec) -> None:
-        """Takes account of an entry under `models:`, before anything is opened."""
-        self._members[name] = spec
-        self._groups.setdefault(spec.server_key, _Group(name, spec)).members[name] = spec
+    def join(self, name: str, spec: VllmSpec) -> str:
+        """Takes account of an entry under `models:`, before it is opened.
+
+        Returns:
+            What it is called here: its name, numbered where a model of another run has it.
+        """
+        member, number = name, 1
+        while member in self._members:
+            number += 1
+            member = f"{name}-{number}"
+        self._members[member] = spec
+        self._groups.setdefault(spec.server_key, _Group(member, spec)).members[member] = spec
+        return member
 
     async def open(self, name: str) -> Party:
-        """The servers of an entry, up and known; the first call opens all of the run's.
+        """The servers of an entry, up and known; the first call opens those of all that have joined.
 
         Raises:
-            ModelUnavailable: One of them cannot be had; then none is left running.
+            ModelUnavailable: One of them cannot be had; then none of those is left running.
         """
-        if self._opening is None:
-            self._opening = asyncio.ensure_future(self._open())
-        try:
-            await asyncio.shield(self._opening)
-        except asyncio.CancelledError:
-            await cancelled([self._opening])
-            await self._end()
-            raise
         spec = self._members[name]
         group = self._groups[spec.server_key]
+        opening = group.opening
+        if opening is None:
+            fresh = [one for one in self._groups.values() if one.opening is None]
+            opening = asyncio.ensure_future(self._open(fresh))
+            for one in fresh:
+                one.opening = opening
+        try:
+            await asyncio.shield(opening)
+            await self._admit(name, group)
+        except asyncio.CancelledError:
+            await self._end()
+            raise
         adapter = adapter_name(spec)
         detail = dict(group.detail)
         party = Party(
@@ -151,58 +171,96 @@ class Fleet:
 
     async def leave(self, name: str) -> None:
         """An entry is closed; with the last of them the servers that were started here are stopped."""
-        self._members.pop(name, None)
+        spec = self._members.pop(name, None)
         if not self._members:
             await self._end()
+        elif spec is not None and (group := self._groups.get(spec.server_key)) is not None:
+            group.members.pop(name, None)
+            _limit(group)
+            if not group.members and group.opening is None:
+                del self._groups[spec.server_key]
 
     async def _end(self) -> None:
-        if self._opening is None:  # a run that is over starts nothing, and yet ends what it has left behind
+        """Ends all of it; whoever joins after that begins anew."""
+        groups, self._groups = list(self._groups.values()), {}
+        openings = {group.opening for group in groups if group.opening is not None}
+        if not openings:  # a run that is over starts nothing, and yet ends what it has left behind
             with suppress(LbtError):
                 await asyncio.to_thread(records.sweep, self._surroundings.tell)
         watch, self._watch = self._watch, None
-        opening = self._opening
-        await cancelled([task for task in (watch, opening) if task is not None])
+        await cancelled([*openings, *([watch] if watch is not None else [])])
         await cancelled(list(self._awaited.values()))
-        servers = [server for group in self._groups.values() for server in group.servers]
-        await asyncio.gather(*(server.stop() for server in servers))
-        lives = [station.life for group in self._groups.values() for station in group.stations]
+        self._parties.clear()
+        await asyncio.gather(*(server.stop() for group in groups for server in group.servers))
+        lives = [station.life for group in groups for station in group.stations]
         await asyncio.gather(*(life.close() for life in lives if isinstance(life, Attached)))
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            await transport.close()
+        await self._hang_up()
         if self._folder is not None:
             if self._opened:  # else its logs are what is wanted now
                 shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
+    async def _hang_up(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
+
     # --- opening ------------------------------------------------------------------------------------------
 
-    async def _open(self) -> None:
-        tell = self._surroundings.tell
+    async def _open(self, groups: Sequence[_Group]) -> None:
+        async with self._one_by_one:
+            if self._transport is None:
+                self._transport = Transport([], Limits(PROBE_SECONDS, 0), None)
+            try:
+                await self._open_all(groups)
+            except BaseException:
+                await asyncio.gather(*(server.stop() for group in groups for server in group.servers))
+                for group in groups:  # whoever asks next tries anew
+                    group.opening = None
+                    group.stations, group.servers = [], []
+                if self._watch is None:
+                    await self._hang_up()
+                raise
+            self._opened = True
+            if self._watch is None:
+                self._watch = asyncio.ensure_future(self._keep_looking())
+
+    async def _open_all(self, groups: Sequence[_Group]) -> None:
         check_agreement(self._members)
-        await asyncio.to_thread(records.sweep, tell)
-        transport = self._transport = Transport([], Limits(PROBE_SECONDS, 0), None)
-        try:
-            for group in self._groups.values():
-                if group.spec.urls:
-                    urls = dict.fromkeys(group.spec.urls)
-                    group.stations = [_given(group, number, url) for number, url in enumerate(urls)]
-                elif not self._kept:
-                    self._attach(group)
-            wanted = [group for group in self._groups.values() if not group.stations]
-            with Reservations() as reservations:
-                await self._start(wanted, reservations)
-            for group in self._groups.values():
-                group.detail = {**group.detail, "servers": [_told(station) for station in group.stations]}
-                await self._find_out_all(group)
-                await together(self._look(station) for station in group.stations)  # from here on it is counted
-        except BaseException:
-            await asyncio.gather(*(server.stop() for group in self._groups.values() for server in group.servers))
-            self._transport = None
-            await transport.close()
-            raise
-        self._opened = True
-        self._watch = asyncio.ensure_future(self._keep_looking())
+        await asyncio.to_thread(records.sweep, self._surroundings.tell)
+        for group in groups:
+            if group.spec.urls:
+                urls = dict.fromkeys(group.spec.urls)
+                group.stations = [_given(group, number, url) for number, url in enumerate(urls)]
+            elif not self._kept:
+                self._attach(group)
+            group.verified = {adapter_name(spec) or "" for spec in group.members.values()}
+        wanted = [group for group in groups if not group.stations]
+        with Reservations() as reservations:
+            await self._start(wanted, reservations)
+        for group in groups:
+            group.detail = {**group.detail, "servers": [_told(station) for station in group.stations]}
+            await self._find_out_all(group)
+            await together(self._look(station) for station in group.stations)  # from here on it is counted
+
+    async def _admit(self, name: str, group: _Group) -> None:
+        """Sees that servers that were opened for others answer an entry too.
+
+        Raises:
+            ModelUnavailable: They do not know its adapter.
+        """
+        adapter = adapter_name(self._members[name]) or ""
+        _limit(group)
+        if adapter in group.verified:
+            return
+        if group.servers:
+            raise ModelUnavailable(
+                "its servers were started for other models, without its adapter",
+                where=Place(key=f"models.{name}.lora"),
+                remedy="Keep servers for all of them: lbt-sim models serve.",
+            )
+        await self._find_out_all(group)
+        group.verified.add(adapter)
 
     def _attach(self, group: _Group) -> None:
         """Takes servers that `models serve` keeps for this entry, where there are."""
@@ -377,6 +435,14 @@ class Fleet:
             else:
                 station.silent = now == Snapshot() and not station.tells
         station.look(None if station.silent else now)
+
+
+def _limit(group: _Group) -> None:
+    """Follows the caps of those that a group has now."""
+    for station in group.stations:
+        pace = station.pace
+        pace.most = group.most
+        pace.limit = station.gate.limit = min(pace.limit, pace.most)
 
 
 class _Away(ModelUnavailable):

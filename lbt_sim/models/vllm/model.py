@@ -27,6 +27,7 @@ from lbt_sim.models.vllm import ask
 from lbt_sim.models.vllm.ask import Choices, Way
 from lbt_sim.models.vllm.capabilities import Capabilities
 from lbt_sim.models.vllm.fleet import Fleet
+from lbt_sim.models.vllm.life import Managed
 from lbt_sim.models.vllm.spec import VllmSpec
 from lbt_sim.models.vllm.station import Party
 
@@ -79,9 +80,8 @@ class VllmModel:
 
     def settle(self, surroundings: Surroundings, name: str) -> None:
         """Joins the run's fleet, so that all of its servers are planned together. Before `ready`."""
-        self._name = name
         self._fleet = surroundings.of("vllm", Fleet)
-        self._fleet.join(name, self._spec)
+        self._name = self._fleet.join(name, self._spec)
 
     async def ready(self) -> ModelInfo:
         """Start the run's servers, or find those that run, and see that they answer.
@@ -167,6 +167,11 @@ class VllmModel:
         if self._labelled:
             told["labels"] = {"read": self._labelled, "thin": self._thin}
         return {**told, "requests": self._groups}
+
+    @property
+    def lasting(self) -> bool:
+        """Whether servers were started for it: that takes minutes, and another time they may find no room."""
+        return self._party is not None and any(isinstance(one.life, Managed) for one in self._party.stations)
 
     # --- groups -------------------------------------------------------------------------------------------
 

@@ -517,3 +517,63 @@ def test_a_run_whose_server_does_not_start_starts_nothing_and_its_folder_can_be_
     again = lbt_sim("run", "mine.yaml", "--out", "run", "--json", "-q")
     assert again.status == 0, again.err
     assert again.result["calls"]["failed"] == 0
+
+
+# --- runs that are executed side by side ------------------------------------------------------------------
+
+
+async def test_models_of_two_runs_may_have_one_name_and_the_later_is_opened_beside_the_other(
+    tmp_path: Path, tiny: Path, ask: Ask, state: Path
+) -> None:
+    surroundings = Surroundings(logs=tmp_path / "servers")
+    usual = {"device": "cpu", "command": COMMAND, "retries": 0, "start_timeout": 30}
+
+    async def opened(folder: Path) -> tuple[VllmModel, ModelInfo]:
+        model = VllmModel(VllmSpec.model_validate({**usual, "model": str(folder)}))
+        model.settle(surroundings, "small")
+        return model, await model.ready()
+
+    first, one = await opened(tiny)
+    second, other = await opened(model_folder(tmp_path / "other", (4.0, 5.0)))
+    third, same = await opened(tiny)
+    try:
+        assert one.identity.startswith("vllm:tiny@")
+        assert other.identity.startswith("vllm:other@")
+        assert same.identity == one.identity
+        assert len(recorded(state)) == 2
+        for model in (first, second, third):
+            assert (await model.create(exam(ask, 1)[0])).text in LABELS
+        await first.close()
+        assert (await third.create(exam(ask, 1)[0])).text in LABELS
+        assert len(recorded(state)) == 2
+    finally:
+        for model in (first, second, third):
+            await model.close()
+    assert not recorded(state)
+    again, info = await opened(tiny)  # after the last one the first begins anew
+    assert info.identity == one.identity
+    assert again.lasting
+    await again.close()
+
+
+async def test_a_later_model_whose_server_does_not_start_leaves_the_others_alone(
+    tmp_path: Path, tiny: Path, ask: Ask, state: Path
+) -> None:
+    surroundings = Surroundings(logs=tmp_path / "servers")
+    usual = {"model": str(tiny), "device": "cpu", "command": COMMAND, "retries": 0, "start_timeout": 30, "restarts": 0}
+    good = VllmModel(VllmSpec.model_validate(usual))
+    good.settle(surroundings, "small")
+    await good.ready()
+    bad = VllmModel(
+        VllmSpec.model_validate({**usual, "flags": {"fail-start": "No available memory for the cache blocks."}})
+    )
+    bad.settle(surroundings, "small")
+    try:
+        with pytest.raises(ModelUnavailable):
+            await bad.ready()
+        await bad.close()
+        assert (await good.create(exam(ask, 1)[0])).text in LABELS
+        assert len(recorded(state)) == 1
+    finally:
+        await good.close()
+    assert not recorded(state)

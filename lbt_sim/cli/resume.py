@@ -24,14 +24,12 @@ def resume(
     from lbt_sim.cli.drive import drive
     from lbt_sim.cli.fetch import fetch_models
     from lbt_sim.runs import is_over, open_run
-    from lbt_sim.study.folder import change_budget, is_study, open_study
+    from lbt_sim.study.folder import is_study, is_study_begun
 
-    if is_study(run):
-        from lbt_sim.cli.drive_study import drive_study, executor_of
+    if is_study(run) or is_study_begun(run):
+        from lbt_sim.cli.drive_study import drive_study, workers_of
 
-        if set_:
-            change_budget(run, set_)
-        drive_study(run, executor_of(executor, workers, open_study(run)), as_json=as_json, quiet=quiet)
+        drive_study(run, workers_of(executor, workers), sets=set_ or (), as_json=as_json, quiet=quiet)
         return
     folder = open_run(run, sets=set_ or ())
     if not is_over(folder):

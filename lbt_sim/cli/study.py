@@ -35,7 +35,7 @@ def study(
 
     Example: lbt-sim study diversity --workers 2 --set seeds=10
     """
-    from lbt_sim.cli.drive_study import check_executor, drive_study, executor_of
+    from lbt_sim.cli.drive_study import check_executor, drive_study, workers_of
     from lbt_sim.cli.fetch import fetch_models
     from lbt_sim.errors import InputError, Place
     from lbt_sim.folders import claimed
@@ -43,6 +43,7 @@ def study(
     from lbt_sim.study.plan import load_study
     from lbt_sim.study.ready import prepared_conditions
     from lbt_sim.transcript.commands import program
+    from lbt_sim.transcript.figures import plural
 
     if is_study(Path(file)):
         raise InputError(
@@ -52,7 +53,9 @@ def study(
         )
     check_executor(executor)
     plan = load_study(file, sets=set_ or (), engine=engine, data=data or ())
+    if not quiet:
+        typer.echo(f"preparing {plural(len(plan.conditions), 'condition')}", err=True)
     for prepared in prepared_conditions(plan):
         fetch_models(prepared, quiet=quiet)
     folder = create_study(plan, out or claimed(Path("runs"), plan.name), command=[*program(), *sys.argv[1:]])
-    drive_study(folder.path, executor_of(executor, workers, folder), as_json=as_json, quiet=quiet, report=report)
+    drive_study(folder.path, workers_of(executor, workers), as_json=as_json, quiet=quiet, report=report)

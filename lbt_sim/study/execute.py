@@ -8,16 +8,15 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from lbt_sim.errors import Place, RunError
 from lbt_sim.executions import now
-from lbt_sim.folders import locked
 from lbt_sim.ledger import LEDGER_FILE
 from lbt_sim.manifest import MANIFEST_FILE, write_manifest
-from lbt_sim.study.folder import ResultsFile, StudyFolder, facts_of
+from lbt_sim.study.folder import ResultsFile, StudyFolder, facts_of, locked_study
 from lbt_sim.study.local_workers import LocalWorkers
 from lbt_sim.study.plan import PlannedRun
 from lbt_sim.study.record import RunResult
@@ -90,11 +89,15 @@ class Execution:
         study: The folder.
         executor: Where its runs are executed.
         watch: Takes what happens.
+        locked: Whether whoever executes holds the folder's lock already.
     """
 
     study: StudyFolder
     executor: Executor
     watch: Watch = lambda event: None
+    locked: bool = False
+    phase: Literal["before", "under way", "after"] = field(default="before", init=False)
+    """Whether `execute` was called, and whether it has ended."""
     _results: ResultsFile = field(init=False)
     _waiting: deque[Block] = field(default_factory=deque, init=False)
     _given: dict[int, Block] = field(default_factory=dict, init=False)
@@ -128,11 +131,16 @@ class Execution:
             RunError: No worker can be started, or results cannot be kept.
         """
         began, started = now(), time.monotonic()
-        with locked(self.study.path), ResultsFile(self.study.path) as self._results:
+        self.phase = "under way"
+        with ExitStack() as held:
+            if not self.locked:
+                held.enter_context(locked_study(self.study.path))
+            self._results = held.enter_context(self._opened_results())
             todo = self._take_stock()
             try:
-                if todo:
+                if todo and not self._stopping:
                     self._record(began)  # one that is killed is told of too
+                    self.watch({"event": "starting", "workers": self.executor.workers})
                     await self.executor.start(self.study, self._hear)
                     self._part(todo)
                     await self._deal()
@@ -140,9 +148,24 @@ class Execution:
                 for timer in self._put_off.values():
                     timer.cancel()
                 await self.executor.close()
+                self.phase = "after"
                 outcome = self._outcome(time.monotonic() - started)
                 self._record(began, outcome)
         return outcome
+
+    def _opened_results(self) -> ResultsFile:
+        try:
+            return ResultsFile(self.study.path)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> RunError:
+        return RunError(
+            f"results cannot be written: {error.strerror or error}",
+            where=Place(str(error.filename or self.study.path)),
+            remedy="Free disk space or mend the permissions. Every run keeps its answers in its own folder: "
+            f"`lbt-sim resume {self.study.path}` reads them.",
+        )
 
     # --- what is to be done -------------------------------------------------------------------------------
 
@@ -238,12 +261,7 @@ class Execution:
         try:
             self._take_note(worker, event)
         except OSError as error:
-            self._broken = RunError(
-                f"results cannot be written: {error.strerror or error}",
-                where=Place(str(error.filename or self.study.path)),
-                remedy="Free disk space or mend the permissions. Every run keeps its answers in its own folder: "
-                f"`lbt-sim resume {self.study.path}` reads them.",
-            )
+            self._broken = self._unwritable(error)
         except Exception as error:  # a bug, raised where somebody waits for it
             self._broken = error
         self._changed.set()

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lbt_sim.errors import InputError, Place
+from lbt_sim.errors import InputError, Place, RunLocked
 from lbt_sim.folders import locked
 from lbt_sim.manifest import MANIFEST_FILE, installed, write_manifest
 from lbt_sim.scenario.load import dump_resolved
@@ -37,12 +38,15 @@ __all__ = [
     "create_study",
     "facts_of",
     "is_study",
+    "is_study_begun",
     "load_results",
+    "locked_study",
     "open_study",
 ]
 
 STUDY_FILE = "study.yaml"
 RESULTS_FILE = "results.jsonl"
+_CONDITIONS = "conditions"
 _PACKAGES = ("lbt-sim", "numpy", "scipy", "statsmodels", "matplotlib", "ray")
 _MAX = 64 << 20
 _PLANNED = "# Written by lbt-sim: the study as it was planned.\n"
@@ -91,12 +95,53 @@ class StudyFolder:
 
     def scenario_of(self, condition: str) -> Path:
         """The file that has a condition's scenario."""
-        return self.path / "conditions" / f"{self.slugs[condition]}.yaml"
+        return self.path / _CONDITIONS / f"{self.slugs[condition]}.yaml"
+
+    def read_scenario(self, condition: str) -> str:
+        """A condition's scenario, as YAML.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        file = self.scenario_of(condition)
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"the study's folder lacks a condition: {getattr(error, 'strerror', None) or error}",
+                where=Place(str(file)),
+                remedy="Put the file back as it was; without it, start the study anew. Runs that are done are kept.",
+            ) from error
 
 
 def is_study(path: Path) -> bool:
     """Whether this is a study's folder."""
     return (path / STUDY_FILE).is_file()
+
+
+def is_study_begun(path: Path) -> bool:
+    """Whether this is a study's folder whose making was cut short: no run was begun in it yet."""
+    return not is_study(path) and (path / _CONDITIONS).is_dir() and _is_free(path)
+
+
+@contextmanager
+def locked_study(path: Path) -> Iterator[None]:
+    """Keeps a second process from working on a study. The lock goes with the process, however it ends.
+
+    Raises:
+        RunLocked: Another process has it.
+        InputError: The folder cannot be written.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(path))
+        except RunLocked as error:
+            raise RunLocked(
+                "another process works on this study",
+                where=Place(str(path)),
+                remedy=f"Wait for it, or stop it; `lbt-sim report {path}` can be used meanwhile.",
+            ) from error
+        yield
 
 
 def create_study(plan: Plan, out: Path, *, command: Sequence[str] = ()) -> StudyFolder:
@@ -119,12 +164,10 @@ def create_study(plan: Plan, out: Path, *, command: Sequence[str] = ()) -> Study
             + " another folder.",
         )
     try:
-        (out / "conditions").mkdir(parents=True, exist_ok=True)
+        (out / _CONDITIONS).mkdir(parents=True, exist_ok=True)
         with locked(out):
-            for left in (out / "conditions").iterdir():
+            for left in (out / _CONDITIONS).iterdir():
                 left.unlink()
-            for one in plan.conditions:
-                (out / "conditions" / f"{one.slug}.yaml").write_text(dump_resolved(one.loaded), encoding="utf-8")
             manifest = {
                 "lbt_sim": installed("lbt-sim"),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -135,7 +178,9 @@ def create_study(plan: Plan, out: Path, *, command: Sequence[str] = ()) -> Study
                 "packages": {name: installed(name) for name in _PACKAGES},
                 "executions": [],
             }
-            write_manifest(out, manifest)
+            write_manifest(out, manifest)  # first: it has the command, to be given again where this is cut short
+            for one in plan.conditions:
+                (out / _CONDITIONS / f"{one.slug}.yaml").write_text(dump_resolved(one.loaded), encoding="utf-8")
             # Written last: a folder without it is no study yet.
             part = out / f"{STUDY_FILE}.part"
             part.write_text(_as_yaml(plan), encoding="utf-8")
@@ -156,8 +201,8 @@ def _is_free(out: Path) -> bool:
     names = {entry.name for entry in out.iterdir()}
     if names <= {".lock"}:
         return True
-    made = {".lock", "conditions", MANIFEST_FILE, f"{MANIFEST_FILE}.part", f"{STUDY_FILE}.part"}
-    conditions = out / "conditions"
+    made = {".lock", _CONDITIONS, MANIFEST_FILE, f"{MANIFEST_FILE}.part", f"{STUDY_FILE}.part"}
+    conditions = out / _CONDITIONS
     if not names <= made or not conditions.is_dir():
         return False
     left = list(conditions.iterdir())
@@ -195,6 +240,8 @@ def open_study(path: Path) -> StudyFolder:
         InputError: It is no study's folder, or was changed by hand.
     """
     file = path / STUDY_FILE
+    if is_study_begun(path):
+        raise _half_made(path)
     if not file.is_file():
         raise InputError(
             f"{path} is not a study's folder: {STUDY_FILE} is missing",
@@ -223,6 +270,18 @@ def open_study(path: Path) -> StudyFolder:
             where=Place(str(file)),
             remedy="It is not for editing. Put it back as it was, or start the study anew.",
         ) from error
+
+
+def _half_made(path: Path) -> InputError:
+    said = facts_of(path).get("command")
+    command = shlex.join(map(str, said)) if isinstance(said, list) and said else "lbt-sim study STUDY"
+    if " --out" not in command:
+        command += f" --out {shlex.quote(str(path))}"
+    return InputError(
+        f"making this study was cut short, before its first run: {STUDY_FILE} is missing",
+        where=Place(str(path)),
+        remedy=f"Nothing was lost. Give the command again that began it: {command}",
+    )
 
 
 def facts_of(path: Path) -> dict[str, Any]:

@@ -42,13 +42,15 @@ class Progress:
     running: Counter[str] = field(default_factory=Counter)
     scores: dict[str, list[float]] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
+    doing: str = "preparing"
+    """What is done before runs begin, and after the last; '' while runs are executed."""
     here: int = 0
     """Runs that ended in this execution."""
-    made: int = 0
     began: float = field(default_factory=time.monotonic)
-    _at_begin: int = 0
     _ended: dict[tuple[str, int], str] = field(default_factory=dict)
-    _by_worker: dict[int, int] = field(default_factory=dict)
+    _made: int = 0
+    _under_way: dict[int, int] = field(default_factory=dict)
+    """Worker -> calls made by the runs that it executes now."""
 
     @property
     def total(self) -> int:
@@ -59,6 +61,11 @@ class Progress:
     def ended(self) -> int:
         """Runs that came to an end, now or before."""
         return self.done.total() + self.failed.total()
+
+    @property
+    def made(self) -> int:
+        """Calls made by the runs that ended in this execution, or are under way."""
+        return self._made + sum(self._under_way.values())
 
     @property
     def left(self) -> float | None:
@@ -72,7 +79,13 @@ class Progress:
         kind, name = event["event"], event.get("condition", "")
         if kind == "known":
             self._end(event["result"])
+        elif kind == "plan" and not event["runs"]:
+            self.doing = ""
+        elif kind == "starting":
+            workers = event["workers"]
+            self.doing = f"starting {plural(workers, 'worker')}" if workers else "starting workers"
         elif kind == "begin":
+            self.doing = ""
             self.running[name] += 1
         elif kind == "interrupted":
             self.running[name] -= 1
@@ -81,17 +94,18 @@ class Progress:
         elif kind == "result":
             self.running[name] -= self.running[name] > 0
             self.here += 1
-            self.made += event["result"]["counts"].get("made", 0)
+            self._made += event["result"]["counts"].get("made", 0)
             self._end(event["result"])
             if error := event["result"]["error"]:
                 self.say(f"failed: {name}, seed {event['seed']}: {error}")
         elif kind == "died":
             self.say(f"a worker ended ({event['why']}); another takes its place, and its runs go on where they were")
             self.running.clear()
+            self._under_way.pop(event.get("worker", 0), None)
         elif kind == "told":
             self.say(str(event["text"]))
         elif kind == "progress":
-            self._by_worker[event.get("worker", 0)] = event["in_flight"]
+            self._under_way[event.get("worker", 0)] = event["made"]
 
     def say(self, text: str) -> None:
         """Keeps a line for people."""
@@ -131,15 +145,23 @@ class StudyScreen:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Takes what happens; never waits."""
-        before = list(self.progress.told)
+        before, doing = list(self.progress.told), self.progress.doing
         self.progress.take(event)
         if self._live is not None or self._quiet:
             return
+        if self.progress.doing not in ("", doing):
+            self._print(self.progress.doing)
         if self.progress.told != before:
             self._print(self.progress.told[-1])
         if event["event"] == "result" and time.monotonic() - self._last >= _LINES:
             self._last = time.monotonic()
             self._print(self._line())
+
+    def doing(self, text: str) -> None:
+        """Shows what is being done now, while no run is executed."""
+        self.progress.doing = text
+        if self._live is None and not self._quiet:
+            self._print(text)
 
     def say(self, text: str) -> None:
         """Shows a line."""
@@ -173,7 +195,7 @@ class StudyScreen:
 
     def _draw(self) -> RenderableType:
         known, look = self.progress, self._look
-        head = Text.assemble((f"{self._name}  ", "lbt.title"), self._line())
+        head = Text.assemble((f"{self._name}  ", "lbt.title"), known.doing or self._line())
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name, justify in (("condition", "left"), ("runs", "left"), ("", "right"), ("running", "right")):
             table.add_column(name, justify=justify, header_style="lbt.label", no_wrap=True)  # type: ignore[arg-type]

@@ -140,6 +140,7 @@ class Worker:
                 self._end(planned, None)
             finally:
                 self._active.pop(key, None)
+                self._tell_progress()  # what its result tells is no longer under way
 
     async def _executed(self, planned: PlannedRun, shelf: Shelf, pool: Pool) -> None:
         key = (planned.condition, planned.seed)
@@ -176,7 +177,7 @@ class Worker:
             return there
         file = self.study.scenario_of(planned.condition)
         if planned.condition not in self._scenarios:
-            self._scenarios[planned.condition] = file.read_text(encoding="utf-8")
+            self._scenarios[planned.condition] = self.study.read_scenario(planned.condition)
         sets = [f"seed={planned.seed}"]
         if planned.donor is not None:
             donor = self.study.path / self.study.folder_of(*planned.donor)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from commands import lbt_sim
 
 from lbt_sim.errors import InputError
 from lbt_sim.study import folder
@@ -70,6 +72,46 @@ def test_a_study_whose_making_was_killed_can_be_made_again(
     assert sorted(entry.name for entry in (out / "conditions").iterdir()) == ["one.yaml", "several.yaml"]
     with pytest.raises(InputError, match="holds a study"):
         create_study(plan, out)
+
+
+def test_resume_of_a_study_whose_making_was_killed_names_the_command_to_give_again(
+    write_study: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, out = load_study(write_study(ARMS)), tmp_path / "s"
+    written = 0
+
+    class KilledError(BaseException):
+        pass
+
+    dump = folder.dump_resolved
+
+    def killed(*arguments: Any) -> str:
+        nonlocal written
+        written += 1
+        if written == 2:
+            raise KilledError
+        return dump(*arguments)
+
+    monkeypatch.setattr(folder, "dump_resolved", killed)
+    with pytest.raises(KilledError):
+        create_study(plan, out, command=["lbt-sim", "study", "mine.yaml", "--set", "title=A b"])
+    monkeypatch.undo()
+    said = lbt_sim("resume", out)
+    assert said.status == 2
+    assert "Nothing was lost" in said.err
+    assert f"lbt-sim study mine.yaml --set 'title=A b' --out {out}" in said.err
+    (out / "manifest.json").unlink()
+    assert f"lbt-sim study STUDY --out {out}" in lbt_sim("resume", out).err
+    create_study(plan, out)
+
+
+def test_a_study_that_lacks_a_condition_says_so(write_study: Write, tmp_path: Path) -> None:
+    create_study(load_study(write_study(ARMS)), tmp_path / "s")
+    (tmp_path / "s/conditions/one.yaml").unlink()
+    said = lbt_sim("resume", tmp_path / "s")
+    assert said.status == 2
+    assert "conditions/one.yaml" in said.err
+    assert "lacks a condition" in said.err
 
 
 def test_a_study_killed_before_its_folder_was_locked_can_be_made_again(write_study: Write, tmp_path: Path) -> None:

@@ -62,6 +62,11 @@ class Marks:
     dots: tuple[tuple[float, float], ...] = ()
     beyond: tuple[int, int] = (0, 0)
 
+    @property
+    def far(self) -> bool:
+        """Whether any seed lies outside the axis."""
+        return any(self.beyond)
+
 
 @dataclass(frozen=True, slots=True)
 class ForestRow:
@@ -70,6 +75,11 @@ class ForestRow:
     comparison: Comparison
     marks: Marks
     effect: str
+
+    @property
+    def undrawn(self) -> bool:
+        """Whether there are too many seeds for dots."""
+        return bool(self.comparison.per_seed) and not self.marks.dots and not self.marks.far
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,6 +260,7 @@ def test_far_seeds_are_told_at_the_edge_and_do_not_shrink_the_intervals() -> Non
     assert near is not None
     assert far is not None
     assert near.rows[0].marks.beyond == (0, 0)
+    assert (near.rows[0].marks.far, far.rows[0].marks.far) == (False, True)
     marks = far.rows[0].marks
     assert marks.beyond == (1, 2)
     assert len(marks.dots) == 2
@@ -277,6 +278,7 @@ def test_of_very_many_seeds_none_is_drawn() -> None:
     ):
         assert found is not None
         assert [len(row.marks.dots) for row in found.rows] == [dots] * len(found.rows)
+        assert [row.undrawn for row in found.rows] == [not dots] * len(found.rows)
 
 
 def test_the_smallest_effect_is_two_lines_around_no_difference() -> None:

@@ -79,6 +79,8 @@ def test_each_seeds_difference_is_a_dot(results: StudyResults, text: str) -> Non
     seeds = sum(len(one.per_seed) for one in make_analysis(results).comparisons)
     assert table.count('<circle class="dot"') == seeds > 0
     assert "mean of 3 seeds" in table
+    assert "arrowhead" not in table
+    assert "no dots are drawn" not in table
 
 
 def test_how_many_seeds_it_would_take_is_a_table(text: str) -> None:
@@ -295,3 +297,4 @@ def test_thousands_of_runs_make_a_page_of_bounded_size(results: StudyResults) ->
     assert len(text) < 400_000
     assert text.count("<use ") < 3000
     assert "Of the 240 run folders that were read, of 2400 runs." in read(text).text
+    assert "Where there are very many seeds, no dots are drawn." in text

@@ -32,7 +32,7 @@ on_ray = [
 ]
 
 Write = Callable[..., str]
-ARMS = "arms: [several, one, no_revision]\nseeds: 4\n"
+ARMS = "arms: [several, one]\nseeds: 3\n"
 SLOW = "  models.sim.latency: 0.1\n" + ARMS
 
 
@@ -55,48 +55,36 @@ def lasting(study: StudyFolder) -> dict[tuple[str, int], RunResult]:
     }
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def nodes_of_two() -> Iterator[Any]:
     """Two nodes of a CPU each on this machine, which listen on its loopback address only."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ray_workers._SETTINGS.items():
+            patch.setenv(name, value)
+        ray_workers._import_ray()
+        from ray.cluster_utils import Cluster
+
+        node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+        quick = {"initial_delay_ms": 1000, "period_ms": 500, "failure_threshold": 8}
+        config = {f"health_check_{name}": value for name, value in quick.items()}
+        with ray_workers._on_loopback():
+            nodes_ = Cluster(initialize_head=True, head_node_args={**node, "_system_config": config})
+            nodes_.second = nodes_.add_node(**node)
+        yield nodes_
+        nodes_.shutdown()
+
+
+@pytest.fixture
+def cluster(nodes_of_two: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A cluster of another's, to be joined. A later test kills one of its nodes."""
     for name, value in ray_workers._SETTINGS.items():
         monkeypatch.setenv(name, value)
-    ray_workers._import_ray()
-    from ray.cluster_utils import Cluster
-
-    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-    quick = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 8}
-    with ray_workers._on_loopback():
-        nodes_ = Cluster(initialize_head=True, head_node_args={**node, "_system_config": quick})
-        nodes_.second = nodes_.add_node(**node)
-    monkeypatch.setenv("RAY_ADDRESS", nodes_.address)
-    yield nodes_
-    nodes_.shutdown()
+    monkeypatch.setenv("RAY_ADDRESS", nodes_of_two.address)
+    return nodes_of_two
 
 
 class TestOnRay:
     pytestmark = on_ray
-
-    async def test_a_node_that_is_killed_loses_nothing(self, cluster: Any, write_study: Write, tmp_path: Path) -> None:
-        whole = made(write_study(ARMS), tmp_path / "whole")
-        await executed(whole, LocalWorkers(1))
-        study = made(write_study(SLOW, "slow"), tmp_path / "killed")
-        told: list[Mapping[str, Any]] = []
-        kill: list[asyncio.Future[None]] = []
-
-        def watch(event: Mapping[str, Any]) -> None:
-            told.append(event)
-            if event["event"] == "result" and not kill:
-                kill.append(asyncio.ensure_future(asyncio.to_thread(cluster.remove_node, cluster.second, False)))
-
-        workers = RayWorkers()
-        outcome = await executed(study, workers, watch)
-        await kill[0]
-        assert workers.workers == 2  # the CPUs of the cluster
-        died = [event["worker"] for event in told if event["event"] == "died"]
-        assert len(died) >= 1
-        assert (outcome.status, outcome.done) == ("done", 12)
-        assert lasting(study) == lasting(whole)
-        assert cluster.head_node.any_processes_alive()  # another's cluster is left alone
 
     async def test_a_node_that_does_not_see_the_folder_is_named(
         self, cluster: Any, write_study: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -111,20 +99,43 @@ class TestOnRay:
         with pytest.raises(InputError, match=r"the Ray node .* has lbt_sim .*, not 0\.0\.1"):
             await executed(load(tmp_path / "s"), RayWorkers())
 
+    async def test_a_node_that_is_killed_loses_nothing(self, cluster: Any, write_study: Write, tmp_path: Path) -> None:
+        whole = made(write_study(ARMS), tmp_path / "whole")
+        undisturbed = asyncio.ensure_future(executed(whole, LocalWorkers(1)))
+        study = made(write_study(SLOW, "slow"), tmp_path / "killed")
+        told: list[Mapping[str, Any]] = []
+        kill: list[asyncio.Future[None]] = []
+
+        def watch(event: Mapping[str, Any]) -> None:
+            told.append(event)
+            if event["event"] == "round" and not kill:
+                kill.append(asyncio.ensure_future(asyncio.to_thread(cluster.remove_node, cluster.second, False)))
+
+        workers = RayWorkers()
+        outcome = await executed(study, workers, watch)
+        await kill[0]
+        await undisturbed
+        assert workers.workers == 2  # the CPUs of the cluster
+        died = [event["worker"] for event in told if event["event"] == "died"]
+        assert len(died) >= 1
+        assert (outcome.status, outcome.done) == ("done", 6)
+        assert lasting(study) == lasting(whole)
+        assert cluster.head_node.any_processes_alive()  # another's cluster is left alone
+
     async def test_a_cluster_of_our_own_is_for_this_machine_and_ends(
         self, write_study: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("RAY_ADDRESS", "local")
-        study = made(write_study(SLOW), tmp_path / "s")
+        study = made(write_study("arms: [several, one]\nseeds: 2\n"), tmp_path / "s")
         workers, pids, addresses = RayWorkers(1), set[int](), set[str]()
-        first = True
+        others, first = below(os.getpid()), True
         execution = Execution(study, workers)
 
         def watch(event: Mapping[str, Any]) -> None:
             nonlocal first
             if event["event"] == "round" and first:
                 first = False
-                pids.update(workers._pids, below(os.getpid()))
+                pids.update(workers._pids, below(os.getpid()) - others)
                 addresses.update(node["NodeManagerAddress"] for node in workers._ray.nodes())
                 execution.stop(cancel=False)
 

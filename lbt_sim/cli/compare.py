@@ -74,6 +74,7 @@ def _as_json(results: Any, analysis: Any) -> dict[str, Any]:
         "answer": analysis.answer,
         "conditions": [asdict(row) for row in analysis.conditions],
         "comparisons": [asdict(row) for row in analysis.comparisons],
+        "effects": [asdict(row) for row in analysis.effects],
         "warnings": list(analysis.warnings),
         "notes": list(results.notes),
     }

@@ -240,5 +240,6 @@ def _as_json(path: Path, outcome: Outcome, analysis: Any) -> Mapping[str, Any]:
         "answer": analysis.answer,
         "conditions": [asdict(row) for row in analysis.conditions],
         "comparisons": [asdict(row) for row in analysis.comparisons],
+        "effects": [asdict(row) for row in analysis.effects],
         "warnings": list(analysis.warnings),
     }

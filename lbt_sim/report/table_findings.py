@@ -7,7 +7,8 @@ from typing import Any
 
 from lbt_sim.report.table_kinds import Column, Table
 from lbt_sim.stats import Estimate
-from lbt_sim.study.analysis import Analysis
+from lbt_sim.study.analysis import Analysis, Comparison, FactorEffect
+from lbt_sim.study.scores import OUTCOMES
 
 __all__ = ["COMPARISONS", "EFFECTS", "findings"]
 
@@ -17,6 +18,10 @@ _FOUND = (
     Column("high", "float64", "upper end", "share"),
     Column("method", "string", "how the interval was computed"),
     Column("p", "float64", "two-sided, of the permutation test over seeds"),
+    *(
+        Column(f"{name}_answers", "int64", f"held-out answers of all its conditions that were {name}", "answers")
+        for name in OUTCOMES.values()
+    ),
 )
 
 COMPARISONS = Table(
@@ -77,7 +82,7 @@ def findings(analysis: Analysis) -> Iterator[tuple[str, dict[str, Any]]]:
         effect = dict(zip(("effect", "effect_low", "effect_high"), _ends(one.effect), strict=True))
         yield (
             COMPARISONS.name,
-            {**row, "differs": list(one.differs), **effect, **_found(one.difference, one.p, one.p_holm)},
+            {**row, "differs": list(one.differs), **effect, **_found(one)},
         )
     for two in analysis.effects:
         names = ("factor", "level", "against", "by_factor", "by_level", "by_against")
@@ -85,12 +90,14 @@ def findings(analysis: Analysis) -> Iterator[tuple[str, dict[str, Any]]]:
         values = [value for pair in pairs for value in pair]
         which = dict(zip(names, [*values, None, None, None], strict=False))
         counts = {"conditions": two.conditions, "pairs": two.pairs}
-        yield EFFECTS.name, {**which, **counts, **_found(two.difference, two.p, two.p_holm)}
+        yield EFFECTS.name, {**which, **counts, **_found(two)}
 
 
-def _found(difference: Estimate | None, p: float | None, p_holm: float | None) -> dict[str, Any]:
-    ends = dict(zip(("difference", "low", "high"), _ends(difference), strict=True))
-    return {**ends, "method": None if difference is None else difference.method, "p": p, "p_holm": p_holm}
+def _found(one: Comparison | FactorEffect) -> dict[str, Any]:
+    ends = dict(zip(("difference", "low", "high"), _ends(one.difference), strict=True))
+    answers = {f"{name}_answers": one.outcomes.get(name, 0) for name in OUTCOMES.values()}
+    method = None if one.difference is None else one.difference.method
+    return {**ends, "method": method, "p": one.p, "p_holm": one.p_holm, **answers}
 
 
 def _ends(found: Estimate | None) -> tuple[float | None, float | None, float | None]:

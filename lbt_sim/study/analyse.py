@@ -25,7 +25,7 @@ from lbt_sim.stats import (
 )
 from lbt_sim.study.analysis import Analysis, Comparison, ConditionRow, CurvePoint, Dose, MixedModel
 from lbt_sim.study.factors import factor_effects
-from lbt_sim.study.pairing import paired
+from lbt_sim.study.pairing import outcomes_of, paired
 from lbt_sim.study.record import RunResult
 from lbt_sim.study.results import StudyResults
 from lbt_sim.study.scores import OUTCOMES, ConditionScores, count_outcomes, same_problems, scores_of
@@ -157,6 +157,7 @@ def _compare(study: _Study, a: str, b: str) -> tuple[Comparison, Contrast | None
         per_seed=rows,
         verdict="not shown",
         differs=results.differs.get((a, b), ()),
+        outcomes=outcomes_of([first, second], [seed for seed, _, _ in rows], results.outcome),
     )
     return comparison, found
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lbt_sim.stats import Estimate
 from lbt_sim.study.results import StudyResults
@@ -95,6 +95,7 @@ class Comparison:
     verdict: str
     seeds_needed: tuple[tuple[float, int | None], ...] = ()
     differs: tuple[str, ...] = ()
+    outcomes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class FactorEffect:
         p_holm: Corrected (Holm) over all effects of factors.
         conditions: How many conditions are in it.
         pairs: Seeds that have all of them.
+        outcomes: As in `Comparison`, of all its conditions.
     """
 
     factors: tuple[str, ...]
@@ -123,6 +125,7 @@ class FactorEffect:
     p_holm: float | None
     conditions: int
     pairs: int
+    outcomes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

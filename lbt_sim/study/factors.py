@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from lbt_sim.stats import contrast, holm, paired_p
 from lbt_sim.study.analysis import FactorEffect
-from lbt_sim.study.pairing import paired
+from lbt_sim.study.pairing import outcomes_of, paired
 from lbt_sim.study.results import Condition, StudyResults
 from lbt_sim.study.scores import ConditionScores
 
@@ -110,7 +110,17 @@ def _estimated(
 ) -> FactorEffect:
     conditions = [scores[cells[cell]] for cell in effect.weights]
     seeds = [seed for seed in conditions[0].runs if all(seed in one.runs for one in conditions)]
-    told = FactorEffect(effect.factors, effect.level, effect.against, None, None, None, len(conditions), len(seeds))
+    told = FactorEffect(
+        effect.factors,
+        effect.level,
+        effect.against,
+        None,
+        None,
+        None,
+        len(conditions),
+        len(seeds),
+        outcomes_of(conditions, seeds, results.outcome),
+    )
     if len(seeds) < 2:
         return told
     parts, crossed = paired(conditions, seeds, results.outcome, rounds)

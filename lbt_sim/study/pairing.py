@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from lbt_sim.stats import Scores
 from lbt_sim.study.scores import ConditionScores, same_problems
 
-__all__ = ["paired"]
+__all__ = ["outcomes_of", "paired"]
 
 
 def paired(
@@ -29,3 +30,11 @@ def paired(
     if alike:
         parts = [part.without(*parts[:place], *parts[place + 1 :]) for place, part in enumerate(parts)]
     return parts, alike and same_problems(first.runs[seed] for seed in seeds)
+
+
+def outcomes_of(conditions: Sequence[ConditionScores], seeds: Sequence[int], outcome: str) -> dict[str, int]:
+    """Outcome name -> how many of the answers that are compared had it, of all conditions together."""
+    total: Counter[str] = Counter()
+    for one in conditions:
+        total.update(one.compared(outcome, seeds))
+    return dict(total)

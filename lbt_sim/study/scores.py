@@ -72,6 +72,14 @@ class ConditionScores:
         there[0] = True
         return self._scores(np.where(there, index, 0), rows[None, :], there[:, :, None])
 
+    def compared(self, kind: str, seeds: Sequence[int]) -> dict[str, int]:
+        """Outcome name -> how many of the answers behind `outcome` had it; those left out in pairs are counted too."""
+        records = []
+        for seed in seeds:
+            rounds = sorted(self.runs[seed].rounds, key=lambda record: record.round)
+            records += rounds[-1:] if kind == "last" else [one for one in rounds if one.round] or rounds[-1:]
+        return count_outcomes(records)
+
     def _scores(
         self, rounds: NDArray[np.intp], rows: NDArray[np.intp], there: NDArray[np.bool_] | None = None
     ) -> Scores:

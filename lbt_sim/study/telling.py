@@ -8,6 +8,7 @@ from lbt_sim.stats import Estimate
 from lbt_sim.study.analysis import Comparison, ConditionRow
 from lbt_sim.study.results import StudyResults
 from lbt_sim.study.scores import ConditionScores, same_problems
+from lbt_sim.study.words import interval_text, points
 
 __all__ = ["ALPHA", "answer_of", "floor_of", "seeds_needed", "warnings_of"]
 
@@ -29,7 +30,7 @@ def answer_of(results: StudyResults, comparisons: Sequence[Comparison], conditio
     for row in conditions:
         if row.gain is not None:
             return (
-                f"{_first_upper(_title(results, row.condition))}: {what} changed by {_points(row.gain.value)} points "
+                f"{_first_upper(_title(results, row.condition))}: {what} changed by {points(row.gain.value)} points "
                 f"from round 0 ({_interval(row.gain)}, {_count(row.gain.seeds, 'seed')}); nothing was compared."
             )
     return "Nothing is known yet: no run has come to its end."
@@ -41,7 +42,7 @@ def _compared(results: StudyResults, main: Comparison, what: str) -> str:
         return f"{pair}: nothing can be said yet, {main.pairs} of {len(results.seeds)} seeds have both."
     p = "" if main.p_holm is None else f", Holm p {_p(main.p_holm)}"
     return (
-        f"{pair} changed {what} by {_points(main.difference.value)} points "
+        f"{pair} changed {what} by {points(main.difference.value)} points "
         f"({_interval(main.difference)}, {_count(main.pairs, 'paired seed')}{p}): {_concluded(results, main)}."
     )
 
@@ -78,15 +79,10 @@ def _first_upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _points(value: float) -> str:
-    rounded = round(value * 100, 1)
-    return f"{'−' if rounded < 0 else '+'}{abs(rounded):.1f}"
-
-
 def _interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"no interval: {estimate.method}"
-    return f"95 % interval {_points(estimate.low)} to {_points(estimate.high)}"
+    return f"95 % interval {interval_text(estimate.low, estimate.high, in_points=True)}"
 
 
 def _p(p: float) -> str:
@@ -171,10 +167,13 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _rounds(scores: Mapping[str, ConditionScores]) -> Iterable[str]:
-    last = {name: sorted(set(one.last.tolist())) for name, one in scores.items() if one.runs}
-    if len({number for numbers in last.values() for number in numbers}) > 1:
-        each = "; ".join(f"{name} {', '.join(map(str, numbers))}" for name, numbers in last.items())
-        yield f"Runs end after different numbers of rounds ({each}): what is compared is each one's own."
+    ended: dict[tuple[int, ...], list[str]] = {}
+    for name, one in scores.items():
+        if one.runs:
+            ended.setdefault(tuple(sorted(set(one.last.tolist()))), []).append(name)
+    if len({number for numbers in ended for number in numbers}) > 1:
+        each = "; ".join(f"{_some(names)}: {', '.join(map(str, numbers))}" for numbers, names in ended.items())
+        yield f"Runs end after different numbers of rounds ({each}); what is compared is each one's own last."
 
 
 def _answers(results: StudyResults) -> Iterable[str]:

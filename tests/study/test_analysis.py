@@ -176,6 +176,10 @@ def test_answers_that_failed_are_never_wrong() -> None:
     assert found.curves[1].score.value == 1.0
     assert found.curves[1].outcomes["failed"] == 3
     assert any("3 of 48 held-out answers failed" in text for text in found.warnings)
+    # Beside the difference: of both sides, in the round that is compared.
+    assert found.comparisons[0].outcomes == {"correct": 18, "wrong": 3, "invalid": 0, "truncated": 0, "failed": 3}
+    over_rounds = quietly(study(runs, seeds=3, outcome="area")).comparisons[0].outcomes
+    assert over_rounds == found.comparisons[0].outcomes  # there is one round after round 0
 
 
 def test_f1_counts_an_unreadable_answer_as_an_error() -> None:
@@ -397,7 +401,7 @@ def test_runs_of_round_0_alone_have_their_score_and_no_gain(outcome: str) -> Non
     assert b.end.value == pytest.approx(b.start.value)
     assert b.gain.value == 0
     assert found.comparisons[0].difference is not None
-    assert any("different numbers of rounds (a 2; b 0)" in text for text in found.warnings)
+    assert any("different numbers of rounds (a: 2; b: 0)" in text for text in found.warnings)
 
 
 def test_arms_that_never_differ_are_not_shown_to() -> None:

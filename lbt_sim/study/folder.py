@@ -260,7 +260,7 @@ def open_study(path: Path) -> StudyFolder:
             donors={row["name"]: row["donor"] for row in rows if "donor" in row},
             seeds=tuple(value["seeds"]),
             comparisons=comparisons,
-            differs=dict(zip(comparisons, map(tuple, value["differs"]), strict=True)),
+            differs=dict(zip(comparisons, map(tuple, value.get("differs", [()] * len(comparisons))), strict=True)),
             notes=tuple(value["notes"]),
             name=value["name"],
         )

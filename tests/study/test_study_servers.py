@@ -123,7 +123,8 @@ def test_ctrl_c_while_servers_start_gives_them_up_and_the_study_can_be_resumed(
 
 def test_a_second_resume_is_refused_before_it_does_anything(folder: Path) -> None:
     write(folder)
-    assert lbt_sim("study", "mine.yaml", "--out", "s", "-q", "--set", "budget.calls=1", "--no-report").status == 3
+    sets = ("--set", "budget.calls=1", "--set", "seeds=2")  # the second seed is not begun
+    assert lbt_sim("study", "mine.yaml", "--out", "s", "-q", "--no-report", *sets).status == 3
     before = (folder / "s" / "study.yaml").read_bytes()
     with locked(folder / "s"):
         said = lbt_sim("resume", "s", "--set", "budget.calls=100000")

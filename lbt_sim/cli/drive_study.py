@@ -150,7 +150,7 @@ async def _served(execution: Execution, screen: StudyScreen) -> Outcome:
     """The execution, between the start and the end of the servers that it needs."""
     from lbt_sim.study.servers import servers_for, servers_wanted
 
-    wanted = servers_wanted(execution.study)
+    wanted = servers_wanted(execution.study) if _is_unfinished(execution.study) else {}
     if wanted:
         screen.doing("starting servers")
     async with servers_for(wanted, screen.say):
@@ -159,6 +159,11 @@ async def _served(execution: Execution, screen: StudyScreen) -> Outcome:
             screen.doing("stopping servers")
     screen.progress.doing = ""
     return outcome
+
+
+def _is_unfinished(study: StudyFolder) -> bool:
+    done = {key for key, run in load_results(study.path).runs.items() if run.status == "done"}
+    return any((run.condition, run.seed) not in done for run in study.runs)
 
 
 def _not_begun(study: StudyFolder) -> Outcome:

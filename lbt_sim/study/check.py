@@ -103,20 +103,26 @@ def _power(plan: Plan) -> Iterator[str]:
 
 
 def _cost(plan: Plan, found: Forecast, measured: Pilot | None) -> Iterator[str]:
+    paid = (
+        f"{count(found.paid)} of them paid"
+        if is_simulated(plan)
+        else f"{_span(count(found.paid), count(found.calls))} of them paid, as alike as conditions go"
+    )
     yield (
-        f"calls: about {count(found.calls)} asked for, {count(found.paid)} of them paid: equal deterministic calls of "
-        "one seed's conditions are made once (rehearsed on the simulated engine, one seed of each)"
+        f"calls: about {count(found.calls)} asked for, {paid}: equal deterministic calls of one seed's conditions are "
+        "made once (rehearsed on the simulated engine, one seed of each)"
     )
     if measured is not None:
+        most, word = (found.paid, "about") if is_simulated(plan) else (found.calls, "at most")
         yield (
-            f"tokens: about {count(measured.prompt * found.paid)} in prompts and "
-            f"{count(measured.completion * found.paid)} generated (measured: {measured.prompt:.0f} and "
-            f"{measured.completion:.1f} for each call)"
+            f"tokens: {word} {count(measured.prompt * most)} in prompts and {count(measured.completion * most)} "
+            f"generated (measured: {measured.prompt:.0f} and {measured.completion:.1f} for each call)"
         )
-        seconds = measured.seconds / measured.calls * found.paid
+        each = measured.seconds / measured.calls
         yield (
-            f"time: about {duration(seconds)} (measured: one round of {measured.condition}, {count(measured.calls)} "
-            f"calls, took {duration(measured.seconds)} on these models); several runs at once are seldom slower"
+            f"time: {_span(duration(each * found.paid), duration(each * most))} (measured: one round of "
+            f"{measured.condition}, {count(measured.calls)} calls, took {duration(measured.seconds)} on these models); "
+            "several runs at once are seldom slower"
         )
         return
     yield (
@@ -129,3 +135,7 @@ def _cost(plan: Plan, found: Forecast, measured: Pilot | None) -> Iterator[str]:
         yield "time: not measured; `--pilot` runs one round of the first condition on the study's own models"
     if is_simulated(plan):
         yield "its learners are simulated: rules in place of a language model"
+
+
+def _span(least: str, most: str) -> str:
+    return least if least == most else f"{least} to {most}"

@@ -97,6 +97,9 @@ def test_conditions_whose_models_have_one_name_are_answered_by_their_own_servers
     assert identities == {"one": "vllm:tiny", "other": "vllm:other"}
     assert servers(folder) == []
     assert "starting servers" in said.err
+    again = lbt_sim("resume", "s", "--json")
+    assert again.status == 0, again.err
+    assert "starting servers" not in again.err  # nothing is left that would need them
 
 
 @pytest.mark.parametrize("times", [1, 2])

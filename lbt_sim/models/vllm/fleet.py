@@ -13,28 +13,25 @@ import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from lbt_sim.concurrency import cancelled, together
 from lbt_sim.errors import LbtError, ModelUnavailable, Place
-from lbt_sim.models.openai import api_key
 from lbt_sim.models.openai_transport import Limits, Transport, decode
 from lbt_sim.models.replica import Failure, Replica
 from lbt_sim.models.surroundings import Surroundings
 from lbt_sim.models.vllm import records
 from lbt_sim.models.vllm.capabilities import probe
-from lbt_sim.models.vllm.check import at, check_agreement
+from lbt_sim.models.vllm.check import check_agreement
+from lbt_sim.models.vllm.group import Group, adapter_name, told
 from lbt_sim.models.vllm.life import Attached, Managed
 from lbt_sim.models.vllm.metrics import Snapshot, read_metrics
-from lbt_sim.models.vllm.pace import MOST
 from lbt_sim.models.vllm.plan import Wanted, plan
 from lbt_sim.models.vllm.reserve import Reservations
 from lbt_sim.models.vllm.server import Rules, Server
-from lbt_sim.models.vllm.spec import VllmSpec, path_of
+from lbt_sim.models.vllm.spec import VllmSpec
 from lbt_sim.models.vllm.station import Party, Station
 
 __all__ = ["Fleet"]
@@ -51,44 +48,6 @@ PROBE_SECONDS = 120.0
 """For one question while it is found out what a server can: the first of a kind may compile something."""
 
 
-def adapter_name(spec: VllmSpec) -> str | None:
-    """What servers call an entry's LoRA adapter; None without one."""
-    if spec.lora is None or spec.urls:
-        return spec.lora  # servers that run already have names for theirs
-    return "lora-" + blake2b(str(path_of(spec.lora).resolve()).encode(), digest_size=6).hexdigest()
-
-
-@dataclass
-class _Group:
-    """Entries that the same servers answer."""
-
-    name: str
-    spec: VllmSpec
-    members: dict[str, VllmSpec] = field(default_factory=dict)
-    stations: list[Station] = field(default_factory=list)
-    servers: list[Server] = field(default_factory=list)
-    detail: Mapping[str, Any] = field(default_factory=dict)
-    opening: asyncio.Future[None] | None = None
-    """Opens it, with others; None before, and where that failed."""
-    verified: set[str] = field(default_factory=set)
-    """Names of the model and its adapters that the servers are known to answer to."""
-
-    @property
-    def most(self) -> int:
-        """The smallest of the members' caps on calls in flight."""
-        return min((spec.concurrency or MOST for spec in self.members.values()), default=MOST)
-
-    @property
-    def adapters(self) -> dict[str, str]:
-        """Served name -> folder, of all members' adapters."""
-        found: dict[str, str] = {}
-        for entry, spec in self.members.items():
-            with at(entry, "lora"):
-                if spec.lora and not spec.urls and (name := adapter_name(spec)):
-                    found[name] = spec.lora
-        return found
-
-
 class Fleet:
     """All vLLM servers of a run, or of the runs that a worker executes.
 
@@ -103,7 +62,7 @@ class Fleet:
     def __init__(self, surroundings: Surroundings, *, kept: bool = False) -> None:
         self._surroundings = surroundings
         self._kept = kept
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, Group] = {}
         self._members: dict[str, VllmSpec] = {}
         self._one_by_one = asyncio.Lock()
         self._parties: list[Party] = []
@@ -124,7 +83,7 @@ class Fleet:
             number += 1
             member = f"{name}-{number}"
         self._members[member] = spec
-        self._groups.setdefault(spec.server_key, _Group(member, spec)).members[member] = spec
+        self._groups.setdefault(spec.server_key, Group(member, spec)).members[member] = spec
         return member
 
     async def open(self, name: str) -> Party:
@@ -176,7 +135,7 @@ class Fleet:
             await self._end()
         elif spec is not None and (group := self._groups.get(spec.server_key)) is not None:
             group.members.pop(name, None)
-            _limit(group)
+            group.follow_caps()
             if not group.members and group.opening is None:
                 del self._groups[spec.server_key]
 
@@ -207,7 +166,7 @@ class Fleet:
 
     # --- opening ------------------------------------------------------------------------------------------
 
-    async def _open(self, groups: Sequence[_Group]) -> None:
+    async def _open(self, groups: Sequence[Group]) -> None:
         async with self._one_by_one:
             if self._transport is None:
                 self._transport = Transport([], Limits(PROBE_SECONDS, 0), None)
@@ -225,13 +184,13 @@ class Fleet:
             if self._watch is None:
                 self._watch = asyncio.ensure_future(self._keep_looking())
 
-    async def _open_all(self, groups: Sequence[_Group]) -> None:
+    async def _open_all(self, groups: Sequence[Group]) -> None:
         check_agreement(self._members)
         await asyncio.to_thread(records.sweep, self._surroundings.tell)
         for group in groups:
             if group.spec.urls:
                 urls = dict.fromkeys(group.spec.urls)
-                group.stations = [_given(group, number, url) for number, url in enumerate(urls)]
+                group.stations = [group.given(number, url) for number, url in enumerate(urls)]
             elif not self._kept:
                 self._attach(group)
             group.verified = {adapter_name(spec) or "" for spec in group.members.values()}
@@ -239,18 +198,18 @@ class Fleet:
         with Reservations() as reservations:
             await self._start(wanted, reservations)
         for group in groups:
-            group.detail = {**group.detail, "servers": [_told(station) for station in group.stations]}
+            group.detail = {**group.detail, "servers": [told(station) for station in group.stations]}
             await self._find_out_all(group)
             await together(self._look(station) for station in group.stations)  # from here on it is counted
 
-    async def _admit(self, name: str, group: _Group) -> None:
+    async def _admit(self, name: str, group: Group) -> None:
         """Sees that servers that were opened for others answer an entry too.
 
         Raises:
             ModelUnavailable: They do not know its adapter.
         """
         adapter = adapter_name(self._members[name]) or ""
-        _limit(group)
+        group.follow_caps()
         if adapter in group.verified:
             return
         if group.servers:
@@ -262,7 +221,7 @@ class Fleet:
         await self._find_out_all(group)
         group.verified.add(adapter)
 
-    def _attach(self, group: _Group) -> None:
+    def _attach(self, group: Group) -> None:
         """Takes servers that `models serve` keeps for this entry, where there are."""
         found = records.find_kept(group.spec.server_key)
         fitting = [record for record in found if group.adapters.items() <= dict(record.adapters).items()]
@@ -276,7 +235,7 @@ class Fleet:
         which = "the server that is kept running" if wanted == 1 else f"{len(urls)} of {wanted} servers, kept running"
         self._surroundings.tell(f"{group.name}: using {which} ({', '.join(urls)})")
 
-    async def _start(self, groups: Sequence[_Group], reservations: Reservations) -> None:
+    async def _start(self, groups: Sequence[Group], reservations: Reservations) -> None:
         wanted = [Wanted(group.name, group.spec, group.adapters) for group in groups]
         if not wanted:
             return
@@ -304,7 +263,7 @@ class Fleet:
                 station.life = Managed(server)
                 station.url, station.served, station.key = station.life.url, server.served, server.api_key
 
-    async def _started(self, group: _Group, server: Server) -> None:
+    async def _started(self, group: Group, server: Server) -> None:
         begun, detail = time.monotonic(), group.detail
         where = {"cpu": "the CPU", "cuda": "GPUs"}.get(str(detail.get("device")), "this machine")
         what = " ".join(filter(None, ("vLLM", str(detail.get("vllm") or ""))))
@@ -319,7 +278,7 @@ class Fleet:
             self._folder = Path(tempfile.mkdtemp(prefix="lbt-sim-vllm-"))
         return self._folder
 
-    async def _find_out_all(self, group: _Group) -> None:
+    async def _find_out_all(self, group: Group) -> None:
         """What a group's servers can; of those that run somewhere, some may be down for now."""
         if not group.spec.urls:
             await together(self._find_out(group, station) for station in group.stations)
@@ -342,7 +301,7 @@ class Fleet:
                 station.can = there[0].can  # its calls are asked as those of the others
                 station.away = True
 
-    async def _find_out(self, group: _Group, station: Station) -> None:
+    async def _find_out(self, group: Group, station: Station) -> None:
         """What a server can. A server that was not started here is verified so: it has to know the model."""
         assert self._transport is not None  # noqa: S101 - `_open` made it
         replica = Replica(station.url, station.gate, key=station.key)
@@ -398,7 +357,7 @@ class Fleet:
                 if station.away and station not in self._awaited:
                     self._awaited[station] = asyncio.ensure_future(self._await_back(group, station))
 
-    async def _await_back(self, group: _Group, station: Station) -> None:
+    async def _await_back(self, group: Group, station: Station) -> None:
         """Takes a server on again once it answers, as the one that it was."""
         wanted, told = station.can, ""
         try:
@@ -437,24 +396,8 @@ class Fleet:
         station.look(None if station.silent else now)
 
 
-def _limit(group: _Group) -> None:
-    """Follows the caps of those that a group has now."""
-    for station in group.stations:
-        pace = station.pace
-        pace.most = group.most
-        pace.limit = station.gate.limit = min(pace.limit, pace.most)
-
-
 class _Away(ModelUnavailable):
     """A server is not in reach now."""
-
-
-def _given(group: _Group, number: int, url: str) -> Station:
-    """A server that runs somewhere, by its address."""
-    spec = group.spec
-    key = api_key(spec.api_key_env, Place(key=f"models.{group.name}.api_key_env"))
-    root = url.removesuffix("/v1")
-    return Station(str(number), root, spec.model, key, most=group.most, patience=spec.patience)
 
 
 async def _verify(post: Any, station: Station, names: Collection[str], place: Place) -> None:
@@ -476,8 +419,3 @@ async def _verify(post: Any, station: Station, names: Collection[str], place: Pl
             )
         said = {"model": name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
         await post("/v1/chat/completions", said)
-
-
-def _told(station: Station) -> dict[str, Any]:
-    how = "started" if isinstance(station.life, Managed) else "kept" if station.life else "given"
-    return {"how": how} | ({"url": station.url} if how == "given" else {})

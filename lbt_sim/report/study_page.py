@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,7 @@ class StudyPage:
     needed: Needed | None
     effects: Forest[EffectRow] | None
     doses: tuple[DosePlot, ...]
+    dose_answers: tuple[Mapping[str, int], Mapping[str, int]]
     dose_legend: tuple[Series, ...]
     model: MixedModel | None
     model_words: str
@@ -184,6 +185,10 @@ def study_page(results: StudyResults, analysis: Analysis) -> StudyPage:
         needed=_needed(analysis.comparisons),
         effects=effect_forest(analysis.effects, results.smallest_effect),
         doses=doses,
+        dose_answers=(
+            _total(r.exam_outcomes for r in analysis.conditions),
+            _total(r.outcomes for r in analysis.conditions),
+        ),
         dose_legend=_legend(results, doses),
         model=analysis.model,
         model_words=_MODEL,
@@ -328,6 +333,13 @@ def _slope(dose: Dose) -> str:
 
 def _is(p: float) -> str:
     return p_text(p) if p < 0.001 else f"= {p_text(p)}"
+
+
+def _total(outcomes: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    total: Counter[str] = Counter()
+    for one in outcomes:
+        total.update(one)
+    return total
 
 
 def _legend(results: StudyResults, doses: Sequence[DosePlot]) -> tuple[Series, ...]:

@@ -38,6 +38,9 @@ LINEAR = 200
 
 TIE = 1e-6
 
+ROUNDING = 1e-12
+"""A spread that is rounding alone is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -205,7 +208,7 @@ class _Spread:
 
 def _spread_of(parts: Sequence[_Part], values: Array, crossed: bool) -> _Spread:
     seeds, problems = parts[0].scores.hits.shape[1:]
-    of_seeds = _spread(values[_picks(seeds)].mean(axis=1), seeds) if np.ptp(values) else 0.0
+    of_seeds = _spread(values[_picks(seeds)].mean(axis=1), seeds) if np.ptp(values) > ROUNDING else 0.0
     cells = _cells(parts)
     # Differences of counts tie often, and a test of tied sums rejects too rarely: ties are broken by the difference per
     # answer that differs at all, by too little to decide anything else.
@@ -291,7 +294,7 @@ def _one_run(parts: Sequence[_Part], value: float) -> Estimate:
     if _is_share(parts):
         return _wilson(parts, value, 1, "Wilson interval over the problems of one run")
     draws = _problem_draws(parts, _cells(parts)) if problems > 1 else np.zeros(1)
-    if problems < 2 or not np.ptp(draws):
+    if problems < 2 or np.ptp(draws) <= ROUNDING:
         return Estimate(value, None, None, "one run, nothing that varies", 1, problems)
     reach = _spread(draws, problems) * student_t(problems - 1)
     how = "bootstrap over the problems of one run"

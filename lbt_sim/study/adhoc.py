@@ -106,6 +106,13 @@ def results_of(
             where=Place(_some([str(one.path) for one in found])),
             remedy="Finish them with `lbt-sim resume`.",
         )
+    if metric == "f1" and not any(run.positive for group in groups.values() for _, run in group.runs.values()):
+        raise InputError(
+            "F1 is of a positive label, and the task of these runs has none",
+            where=Place(key="--metric"),
+            valid=["accuracy"],
+            remedy="Compare by accuracy.",
+        )
     return _results(list(groups.values()), [*left_out.notes(), *_versions(groups.values())], metric, outcome)
 
 
@@ -142,6 +149,7 @@ def _results(
         },
         smallest_effect=_agreed(studies, "smallest_effect", None),
         differs={(a, b): differences(values[a], values[b], set_by_study) for a, b in comparisons},
+        planned=False,
         notes=(*notes, *more),
         facts={"lbt_sim": installed("lbt-sim")},
     )

@@ -29,7 +29,7 @@ from lbt_sim.study.pairing import outcomes_of, paired
 from lbt_sim.study.record import RunResult
 from lbt_sim.study.results import StudyResults
 from lbt_sim.study.scores import OUTCOMES, ConditionScores, count_outcomes, same_problems, scores_of
-from lbt_sim.study.telling import ALPHA, answer_of, warnings_of
+from lbt_sim.study.telling import ALPHA, FEW, answer_of, warnings_of
 
 __all__ = ["analysis_of", "comparisons_of"]
 
@@ -58,7 +58,7 @@ def analysis_of(results: StudyResults) -> Analysis:
         doses=tuple(_doses(study)),
         model=_model(study),
         warnings=warnings_of(results, study.scores, comparisons),
-        effects=factor_effects(results, study.scores, study.rounds),
+        effects=factor_effects(results, study.scores, study.rounds) if results.planned else (),
     )
 
 
@@ -181,14 +181,13 @@ def _compare_all(study: _Study) -> tuple[Comparison, ...]:
 
 
 def _detectable(found: Contrast | None, level: float) -> float | None:
-    if found is None or found.error is None or found.df is None:
-        return None
-    return detectable_difference(found.error, found.df, level=level)
+    least = None if found is None else detectable_difference(found, level=level)
+    return least if least is not None and least < 1 else None  # no scores lie further apart
 
 
 def _seeds_needed(found: Contrast | None, level: float, smallest: float | None) -> tuple[tuple[float, int | None], ...]:
-    if found is None or found.error is None:
-        return ()
+    if found is None or found.error is None or int(np.isfinite(found.per_seed).sum()) < FEW:
+        return ()  # so few say next to nothing of how much seeds vary
     wanted = sorted({*_TOLD, *([] if smallest is None else [smallest])})
     return tuple((one, seeds_to_find(found, one, level=level)) for one in wanted)
 

@@ -12,7 +12,7 @@ from lbt_sim.scenario.presets import explain
 from lbt_sim.study.forecast import Forecast, Pilot, forecast, is_simulated, pilot
 from lbt_sim.study.plan import Plan, load_study
 from lbt_sim.study.ready import prepared_conditions
-from lbt_sim.study.telling import ALPHA, floor_of, seeds_needed
+from lbt_sim.study.telling import ALPHA, EQUAL, floor_of, seeds_needed
 from lbt_sim.transcript.figures import count, duration, plural
 
 __all__ = ["check_study", "is_study_file"]
@@ -47,7 +47,7 @@ def check_study(name: str, *, sets: Sequence[str] = (), data: Sequence[Path] = (
     measured = pilot(plan) if measure else None
     lines = [*_size(plan), *_conditions(plan, found), *_cost(plan, found, measured)]
     lines += list(_compared(plan))
-    lines += [f"note: {note}" for note in [*plan.notes, *_power(plan)]]
+    lines += [f"note: {note}" for note in [*plan.notes, *_unequal(plan, found), *_budget(plan, found), *_power(plan)]]
     return Checked("study", lines, explain(plan.file, plan.document, {}))
 
 
@@ -90,6 +90,25 @@ def _listed(words: Sequence[str]) -> str:
     if len(words) == 1:
         return words[0]
     return f"{', '.join(words[:-1])} and {words[-1]}: which of these it is cannot be told"
+
+
+def _unequal(plan: Plan, found: Forecast) -> Iterator[str]:
+    """For whom compute is not equal, and by how much, as rehearsed: train may hold too few problems to be asked."""
+    if plan.file.equal_compute is None:
+        return
+    given = {name: counts["exam_answers"] + counts["select_answers"] for name, counts in found.counts.items()}
+    most = max(given.values())
+    if less := [f"{name} {count(number)}" for name, number in given.items() if number < EQUAL * most]:
+        yield (
+            f"compute is not equal, though it is asked for: {count(most)} answers in exams and selection of a run at "
+            f"most; {', '.join(less[:_MOST])}. More problems in train, or another `by`, may help"
+        )
+
+
+def _budget(plan: Plan, found: Forecast) -> Iterator[str]:
+    calls = plan.file.budget.calls
+    if calls is not None and calls < found.paid:
+        yield f"the budget of {count(calls)} calls will not suffice: the study stops there; resume it with more"
 
 
 def _power(plan: Plan) -> Iterator[str]:

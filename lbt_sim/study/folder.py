@@ -414,6 +414,7 @@ def load_results(path: Path) -> StudyResults:
         runs=dict(sorted(runs.items(), key=lambda pair: (places[pair[0][0]], seeds[pair[0][1]]))),
         smallest_effect=study.get("smallest_effect"),
         differs=folder.differs,
+        equal_compute=study.get("equal_compute") is not None,
         notes=folder.notes,
         facts={name: manifest[name] for name in sorted(manifest)},
     )

@@ -47,6 +47,8 @@ class StudyResults:
         runs: (condition, seed) -> result, of the runs that were begun and came to an end; the others are missing.
         smallest_effect: The smallest difference that matters, as a share; None where the study does not say.
         differs: (a, b) -> in what the two differ, in words: `students`, `feedback`.
+        equal_compute: Whether every condition was to give as many answers.
+        planned: Whether every condition was to be run with every seed: not so of runs that were put together.
         notes: What the plan had to say: where equal compute could not be had, and by how much.
         facts: How it was made, for the report's last section: `command`, `lbt_sim`, `python`, `created`, `engines`…
     """
@@ -63,6 +65,8 @@ class StudyResults:
     runs: Mapping[tuple[str, int], RunResult]
     smallest_effect: float | None = None
     differs: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    equal_compute: bool = False
+    planned: bool = True
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 

@@ -120,6 +120,8 @@ def scores_of(results: StudyResults, condition: str, problems: int) -> Condition
         hits, base = (letters == ord("c")).astype(np.uint8), back.astype(np.uint8)
     else:
         # What cannot be read is an error, whatever was right: it says neither.
+        labelled = np.array([[[bool(run.positive)]] for run in runs.values()], dtype=bool).reshape(1, len(runs), 1)
+        back &= labelled  # a task without a positive label has no F1
         hit = back & positive & (said == ord("P"))
         error = back & ~hit & ~(~positive & (said == ord("N")))
         hits, base = 2 * hit.astype(np.uint8), 2 * hit.astype(np.uint8) + error.astype(np.uint8)

@@ -10,9 +10,11 @@ from lbt_sim.study.results import StudyResults
 from lbt_sim.study.scores import ConditionScores, same_problems
 from lbt_sim.study.words import interval_text, points
 
-__all__ = ["ALPHA", "answer_of", "floor_of", "seeds_needed", "warnings_of"]
+__all__ = ["ALPHA", "EQUAL", "FEW", "answer_of", "floor_of", "seeds_needed", "warnings_of"]
 
 ALPHA = 0.05
+EQUAL = 0.99
+"""Below this share of the most answers that any condition gives, compute is told to be unequal."""
 FEW = 8
 """Below so many pairs an interval is told to be unreliable."""
 
@@ -23,7 +25,7 @@ def answer_of(results: StudyResults, comparisons: Sequence[Comparison], conditio
     if results.outcome == "area":
         what += ", averaged over the rounds,"
     if comparisons:
-        left = len(results.conditions) * len(results.seeds) - len(results.runs)
+        left = len(results.conditions) * len(results.seeds) - len(results.runs) if results.planned else 0
         begun = f"So far, {left} runs being missing: " if left and results.runs else ""
         said = _compared(results, comparisons[0], what)
         return begun + (said[:1].lower() + said[1:] if begun else said)
@@ -58,16 +60,31 @@ def _concluded(results: StudyResults, main: Comparison) -> str:
         and -smallest <= found.low
         and found.high <= smallest
     )
-    matters = "" if smallest is None else f"the {100 * smallest:.1f} points that matter here"
     if main.verdict == "shown":
-        return f"shown, and smaller than {matters}" if inside else "shown"
-    if main.verdict == "equivalent":
-        return f"not shown, and {matters} are ruled out: equivalent"
-    if smallest is not None:
-        return f"not shown, and {matters} are not ruled out"
+        return (
+            f"shown, and smaller than the {100 * smallest:.1f} points that matter here"
+            if inside and smallest
+            else "shown"
+        )
+    if found is not None and found.low is None and not found.value:
+        return "not shown; it is the same in every run"
+    if smallest is not None and found is not None and found.low is not None and found.high is not None:
+        return f"not shown; {_ruled_out(found.low, found.high, smallest)}"
     if main.detectable is None:
         return "not shown"
     return f"not shown; a true difference of {100 * main.detectable:.1f} points would most likely have been"
+
+
+def _ruled_out(low: float, high: float, smallest: float) -> str:
+    """What of the difference that matters is left open, each way for itself."""
+    matters = f"of {100 * smallest:.1f} points, which would matter here,"
+    gain, loss = high >= smallest, low <= -smallest
+    if gain and loss:
+        return f"neither a gain nor a loss {matters} is ruled out"
+    if not gain and not loss:
+        return f"a gain and a loss {matters} are ruled out: equivalent"
+    still, out = ("gain", "loss") if gain else ("loss", "gain")
+    return f"a {out} {matters} is ruled out, a {still} is not"
 
 
 def _title(results: StudyResults, name: str) -> str:
@@ -106,8 +123,25 @@ def seeds_needed(comparisons: int) -> int:
 def warnings_of(
     results: StudyResults, scores: Mapping[str, ConditionScores], comparisons: Sequence[Comparison]
 ) -> tuple[str, ...]:
-    """Missing and failed runs, few seeds, problems that differ, rounds that differ, answers that failed."""
-    return (*_runs(results), *_pairs(results, scores, comparisons), *_rounds(scores), *_answers(results))
+    """Missing and failed runs, few seeds, unequal compute, problems or rounds that differ, answers that failed."""
+    compute = _compute(results) if results.equal_compute else ()
+    return (*_runs(results), *_pairs(results, scores, comparisons), *compute, *_rounds(scores), *_answers(results))
+
+
+def _compute(results: StudyResults) -> Iterable[str]:
+    """Whether every condition gave as many answers as was planned: counted in what was run."""
+    asked: dict[str, list[int]] = {}
+    for (name, _), run in results.runs.items():
+        if run.status == "done":
+            given = run.counts.get("exam_answers", 0) + run.counts.get("select_answers", 0)
+            asked.setdefault(name, []).append(given)
+    means = {name: sum(given) / len(given) for name, given in asked.items()}
+    most = max(means.values(), default=0.0)
+    if less := [f"{name} {mean:,.0f}" for name, mean in means.items() if mean < EQUAL * most]:
+        yield (
+            f"Compute is not equal, though it was asked for: {most:,.0f} answers in exams and selection of a run at "
+            f"most; {', '.join(less)}."
+        )
 
 
 def _runs(results: StudyResults) -> Iterable[str]:
@@ -118,7 +152,7 @@ def _runs(results: StudyResults) -> Iterable[str]:
     if failed:
         some = ", ".join(f"{run.condition} seed {run.seed}" for run in failed[:5]) + (", …" if len(failed) > 5 else "")
         yield f"{len(failed)} of {planned} runs failed and are left out, with their pairs: {some}."
-    if planned > len(known):
+    if planned > len(known) and results.planned:
         yield f"{planned - len(known)} of {planned} runs were not made yet."
     empty = sum(run.status == "done" and not run.rounds for run in known)
     if empty:

@@ -263,10 +263,54 @@ def test_a_null_that_bounds_the_effect_is_another_than_one_that_does_not() -> No
     results = study(drawn({"a": (0.5, 0.6), "b": (0.5, 0.6)}, 20), seeds=20)
     open_, bounded = (quietly(replace(results, smallest_effect=one)) for one in (0.01, 0.5))
     assert open_.comparisons[0].verdict == "not shown"
-    assert "1.0 points that matter here are not ruled out" in open_.answer
+    assert "neither a gain nor a loss of 1.0 points, which would matter here, is ruled out" in open_.answer
     assert bounded.comparisons[0].verdict == "equivalent"
-    assert "50.0 points that matter here are ruled out: equivalent" in bounded.answer
+    assert "a gain and a loss of 50.0 points, which would matter here, are ruled out: equivalent" in bounded.answer
     assert 0.5 in dict(bounded.comparisons[0].seeds_needed)
+
+
+def test_it_is_told_which_way_a_difference_that_matters_is_ruled_out() -> None:
+    results = study(drawn({"a": (0.5, 0.6), "b": (0.5, 0.6)}, 20), seeds=20)
+    found = quietly(results).comparisons[0].difference
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0 < found.high
+    smaller, larger = sorted((-found.low, found.high))
+    told = quietly(replace(results, smallest_effect=(smaller + larger) / 2)).answer
+    gain, loss = ("gain", "loss") if found.high > -found.low else ("loss", "gain")
+    assert f"a {loss} of" in told
+    assert f"is ruled out, a {gain} is not" in told
+
+
+def test_what_is_the_same_in_every_run_says_so() -> None:
+    runs = [run(name, seed, "cw", "cc") for name in "ab" for seed in range(8)]
+    found = quietly(study(runs, seeds=8))
+    assert found.answer.endswith("not shown; it is the same in every run.")
+    assert found.comparisons[0].detectable is None
+
+
+def test_two_pairs_that_differ_by_rounding_alone_have_no_interval() -> None:
+    runs = [run("a", 0, "cwwww", "ccwww"), run("a", 1, "ccwww", "cccww")]
+    runs += [run("b", 0, "cwwww", "cwwww"), run("b", 1, "ccwww", "ccwww")]
+    found = quietly(study(runs, seeds=2)).comparisons[0]
+    assert found.difference is not None
+    assert found.difference.value == pytest.approx(0.2)
+    assert (found.difference.low, found.detectable, found.seeds_needed) == (None, None, ())
+
+
+def test_compute_that_came_out_unequal_is_told(shown: StudyResults) -> None:
+    counts = {"a": 100, "b": 90}
+    runs = {key: replace(one, counts={"exam_answers": counts[key[0]]}) for key, one in shown.runs.items()}
+    told = quietly(replace(shown, runs=runs, equal_compute=True)).warnings
+    assert any("Compute is not equal" in text and "100 answers" in text and "b 90" in text for text in told)
+    assert not any("Compute" in text for text in quietly(replace(shown, runs=runs)).warnings)
+
+
+def test_f1_of_a_task_without_labels_is_no_number() -> None:
+    found = quietly(study(drawn({"a": (0.5, 0.9), "b": (0.5, 0.5)}, 5), seeds=5, metric="f1"))
+    assert found.conditions[0].end is None
+    assert found.comparisons[0].difference is None
 
 
 def test_what_is_shown_may_be_too_small_to_matter(shown: StudyResults) -> None:

@@ -66,12 +66,19 @@ class Scores:
         """Of some of the seeds."""
         return Scores(self.hits[:, chosen], self.base[:, chosen], self.answered[:, chosen], self.strata)
 
-    def without(self, *others: Scores) -> Scores:
-        """Without the answers that any other lacks in a round that it has; all of them if it has other rounds."""
+    def without(self, *others: Scores, seeds: NDArray[np.bool_] | None = None) -> Scores:
+        """Without the answers that any other lacks in a round that it has; all of them if it has other rounds.
+
+        Args:
+            others: Conditions with the same seeds.
+            seeds: Whether the others were asked the same, for each seed; else its answers stay as they are.
+        """
         kept = np.ones_like(self.answered)
         for other in others:
             if self.hits.shape == other.hits.shape:
                 kept &= other.answered | ~other.answered.any(axis=2, keepdims=True)
+        if seeds is not None:
+            kept |= ~seeds[None, :, None]
         return Scores(self.hits * kept, self.base * kept, self.answered & kept, self.strata)
 
 

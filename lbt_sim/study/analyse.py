@@ -37,6 +37,10 @@ _TOLD = (0.01, 0.02, 0.05)
 """True differences for which it is told how many seeds it would take to find them."""
 
 
+_NO_DIVERSITY = ("mean_right",)
+"""Measured with the others, and no measure of how students differ."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Study:
     results: StudyResults
@@ -208,7 +212,9 @@ def _is_shown(difference: Estimate | None, p: float | None) -> bool:
 
 def _doses(study: _Study) -> Iterable[Dose]:
     """Gain on each measure that varies, one point for each run."""
-    points: dict[str, list[tuple[str, int, float, float]]] = {name: [] for name in MEASURES}
+    points: dict[str, list[tuple[str, int, float, float]]] = {
+        name: [] for name in MEASURES if name not in _NO_DIVERSITY
+    }
     for name, scores in study.scores.items():
         seeds = list(scores.runs)
         if not seeds:
@@ -219,18 +225,22 @@ def _doses(study: _Study) -> Iterable[Dose]:
             for measure, value in _mean_measures(run).items():
                 if measure in points and np.isfinite(gain):
                     points[measure].append((name, seed, value, float(gain)))
-    varying = {name: rows for name, rows in points.items() if len({value for _, _, value, _ in rows}) > 1}
+    varying: dict[str, list[tuple[str, int, float, float]]] = {}
+    for name, rows in points.items():
+        # With two labels students that disagree answer differently: one measure under two names counts once.
+        if len({value for _, _, value, _ in rows}) > 1 and rows not in varying.values():
+            varying[name] = rows
     found = {
         name: dose_response([row[1] for row in rows], [row[2] for row in rows], [row[3] for row in rows])
         for name, rows in varying.items()
     }
     corrected = holm([None if one is None else one.p for one in found.values()])
     for (name, one), p_holm in zip(found.items(), corrected, strict=True):
-        rows = tuple(varying[name])
-        if one is None:
-            yield Dose(name, None, None, None, None, rows)
+        drawn = tuple(varying[name])
+        if one is None or one.slope.low is None:
+            yield Dose(name, None, None, None, None, drawn)
         else:
-            yield Dose(name, one.slope, one.p, p_holm, one.correlation, rows)
+            yield Dose(name, one.slope, one.p, p_holm, one.correlation, drawn)
 
 
 def _model(study: _Study) -> MixedModel | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from lbt_sim.stats import Scores
 from lbt_sim.study.scores import ConditionScores, same_problems
 
@@ -25,11 +27,10 @@ def paired(
         rounds: As in `ConditionScores.outcome`.
     """
     first = conditions[0]
-    alike = all(one.runs[seed].problems == first.runs[seed].problems for one in conditions[1:] for seed in seeds)
+    alike = np.array([len({one.runs[seed].problems for one in conditions}) == 1 for seed in seeds], dtype=bool)
     parts = [one.outcome(outcome, seeds, rounds) for one in conditions]
-    if alike:
-        parts = [part.without(*parts[:place], *parts[place + 1 :]) for place, part in enumerate(parts)]
-    return parts, alike and same_problems(first.runs[seed] for seed in seeds)
+    parts = [part.without(*parts[:place], *parts[place + 1 :], seeds=alike) for place, part in enumerate(parts)]
+    return parts, bool(alike.all()) and same_problems(first.runs[seed] for seed in seeds)
 
 
 def outcomes_of(conditions: Sequence[ConditionScores], seeds: Sequence[int], outcome: str) -> dict[str, int]:

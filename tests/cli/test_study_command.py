@@ -37,6 +37,28 @@ def test_validate_tells_what_a_study_will_take(file: Path) -> None:
     assert not (file.parent / "runs").exists()  # nothing was made
 
 
+def test_compute_that_will_not_be_equal_is_told_for_whom(file: Path) -> None:
+    more = "equal_compute: true\n"
+    file.write_text(STUDY.replace("[several, one]", "[several, no_revision]") + more, encoding="utf-8")
+    said = lbt_sim("validate", file, "--set", "task.train=40", "--set", "method.select.budget=200")
+    assert said.status == 0, said.err
+    note = next(line for line in said.out.splitlines() if "compute is not equal" in line)
+    assert "no_revision" in note
+    assert "several" not in note.partition("at most;")[2]
+
+
+def test_a_budget_that_will_not_suffice_is_told(file: Path) -> None:
+    assert "will not suffice" in lbt_sim("validate", file, "--set", "budget.calls=5").out
+    assert "will not suffice" not in lbt_sim("validate", file, "--set", "budget.calls=500000").out
+
+
+def test_f1_of_a_task_without_a_positive_label_is_refused(file: Path) -> None:
+    sets = ("--set", "metric=f1", "--set", "task={name: arithmetic, train: 60, held_out: 20}")
+    said = lbt_sim("validate", file, *sets)
+    assert said.status == 2, said.out
+    assert "F1 is of a positive label" in said.err
+
+
 def test_what_was_forecast_is_what_it_takes(file: Path) -> None:
     from lbt_sim.study.forecast import forecast
     from lbt_sim.study.plan import load_study

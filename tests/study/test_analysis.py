@@ -307,6 +307,14 @@ def test_compute_that_came_out_unequal_is_told(shown: StudyResults) -> None:
     assert not any("Compute" in text for text in quietly(replace(shown, runs=runs)).warnings)
 
 
+def test_one_seed_with_other_problems_is_alone_in_keeping_its_answers() -> None:
+    runs = [run("a", seed, "cccw", "cccf") for seed in range(3)] + [run("b", seed, "cccw", "ccwc") for seed in range(3)]
+    runs[0] = replace(runs[0], problems=("other", *PROBLEMS[1:4]))
+    found = quietly(study(runs, seeds=3)).comparisons[0]
+    # Where both were asked the same the fourth problem is left out of both; b keeps it where they were not.
+    assert found.per_seed == ((0, 1.0, 0.75), (1, 1.0, pytest.approx(2 / 3)), (2, 1.0, pytest.approx(2 / 3)))
+
+
 def test_f1_of_a_task_without_labels_is_no_number() -> None:
     found = quietly(study(drawn({"a": (0.5, 0.9), "b": (0.5, 0.5)}, 5), seeds=5, metric="f1"))
     assert found.conditions[0].end is None

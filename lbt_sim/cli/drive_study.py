@@ -118,7 +118,7 @@ def _unfinished(path: Path, outcome: Outcome) -> LbtError:
         return RunError(
             f"the study's budget is spent: {outcome.missing} runs are missing",
             where=Place(key="budget"),
-            remedy=f"Raise it with --set budget.calls=…. {again}",
+            remedy=f"{again} --set budget.calls=N, with more than was spent (or budget.tokens)",
         )
     return RunError(
         f"{outcome.failed} runs failed, {outcome.missing} are missing; {outcome.done} are done",

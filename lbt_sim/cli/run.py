@@ -23,11 +23,19 @@ def run(
     """
     from lbt_sim.cli.drive import drive
     from lbt_sim.cli.fetch import fetch_models
+    from lbt_sim.errors import InputError, Place
     from lbt_sim.preview import rehearse
     from lbt_sim.runs import create_run
     from lbt_sim.scenario.load import load_scenario
     from lbt_sim.setup import prepare
+    from lbt_sim.study.check import is_study_file
 
+    if "/" not in scenario and not scenario.endswith((".yaml", ".yml")) and is_study_file(scenario):
+        raise InputError(
+            f"'{scenario}' is a study, which is many runs",
+            where=Place(key="SCENARIO"),
+            remedy=f"Give it to lbt-sim study {scenario}; lbt-sim validate {scenario} tells what it takes.",
+        )
     loaded = load_scenario(scenario, sets=set_ or (), engine=engine, seed=seed, data=data or ())
     prepared = rehearse(prepare(loaded))
     fetch_models(prepared, quiet=quiet)

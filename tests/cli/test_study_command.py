@@ -52,6 +52,12 @@ def test_a_budget_that_will_not_suffice_is_told(file: Path) -> None:
     assert "will not suffice" not in lbt_sim("validate", file, "--set", "budget.calls=500000").out
 
 
+def test_a_study_is_no_single_run(file: Path) -> None:
+    said = lbt_sim("run", "diversity")
+    assert said.status == 2
+    assert "lbt-sim study diversity" in said.err
+
+
 def test_f1_of_a_task_without_a_positive_label_is_refused(file: Path) -> None:
     sets = ("--set", "metric=f1", "--set", "task={name: arithmetic, train: 60, held_out: 20}")
     said = lbt_sim("validate", file, *sets)

@@ -34,7 +34,7 @@ _NAME = 100
 BROKEN = ("invalid", "truncated", "failed")
 """Outcomes that are neither right nor wrong."""
 
-_PIECE = re.compile(r"[^/,=_.]*[/,=_.]+|[^/,=_.]+")
+_PIECE = re.compile(r"[^/,_.]*[/,_.]+|[^/,_.]+")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
 _AUTOLINK = re.compile(r"(?i)\b(https?|ftp|mailto|javascript|data|vbscript)(:)|\b(www)(\.)")
 _LIST, _NUMBERED = re.compile(r"^(?=[-+]\s|[-+=]+\s*$)"), re.compile(r"^(\d+)(?=[.)](\s|$))")

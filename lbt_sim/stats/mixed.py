@@ -10,9 +10,10 @@ seed and problem cancel out of a difference of conditions.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,25 @@ class MixedFit:
         sd: `seed`, `problem`, `run`, `residual` -> standard deviation.
         answers: How many answers went in.
         note: What there is to say of the fit.
+        covariance: Of the terms.
+        df: Degrees of freedom of their intervals.
     """
 
     terms: tuple[Estimate, ...]
     sd: Mapping[str, float]
     answers: int
     note: str
+    covariance: Array = field(compare=False)
+    df: int
+
+    def difference(self, a: int, b: int) -> Estimate:
+        """Of one condition from another, by their places; the first is the one that terms are differences from."""
+        weights = np.zeros(len(self.terms) + 1)
+        weights[a], weights[b] = 1.0, -1.0
+        weights = weights[1:]
+        value = float(weights @ [term.value for term in self.terms])
+        reach = student_t(self.df) * math.sqrt(max(0.0, float(weights @ self.covariance @ weights)))
+        return replace(self.terms[0], value=value, low=value - reach, high=value + reach)
 
 
 def mixed_model(right: Array, crossed: bool) -> MixedFit | None:
@@ -99,7 +113,9 @@ def mixed_model(right: Array, crossed: bool) -> MixedFit | None:
         for value, error in zip(fitted.fe_params[1:], fitted.bse_fe[1:], strict=True)
     )
     order = {name: sd[name] for name in ("seed", "problem", "run", "residual")}
-    return MixedFit(terms, order, int(np.isfinite(right).sum()), "; ".join(notes))
+    covariance = np.asarray(fitted.cov_params())[1 : len(terms) + 1, 1 : len(terms) + 1]
+    df = (conditions - 1) * (seeds - 1)
+    return MixedFit(terms, order, int(np.isfinite(right).sum()), "; ".join(notes), covariance, df)
 
 
 def _some(count: int, most: int) -> NDArray[np.intp]:

@@ -248,10 +248,6 @@ def _model(study: _Study) -> MixedModel | None:
     names = [name for name, scores in study.scores.items() if scores.runs]
     if not names:
         return None
-    # The one that most comparisons compare with.
-    against = Counter(b for _, b in study.results.comparisons if b in names)
-    reference = against.most_common(1)[0][0] if against else names[0]
-    names = [reference, *(name for name in names if name != reference)]
     seeds = [seed for seed in study.results.seeds if all(seed in study.scores[name].runs for name in names)]
     if len(seeds) < 2:
         return None
@@ -261,8 +257,13 @@ def _model(study: _Study) -> MixedModel | None:
     if fitted is None:
         return None
     notes = ["of right answers in the last round", fitted.note]
-    terms = dict(zip(names[1:], fitted.terms, strict=True))
-    return MixedModel(terms, reference, fitted.sd, fitted.answers, "; ".join(note for note in notes if note))
+    places = {name: place for place, name in enumerate(names)}
+    # Beside each comparison that is concluded from; without any, of each condition from the first.
+    pairs = [pair for pair in study.results.comparisons if places.keys() >= set(pair)] or [
+        (n, names[0]) for n in names[1:]
+    ]
+    terms = {f"{a} − {b}": fitted.difference(places[a], places[b]) for a, b in pairs} if fitted.terms else {}
+    return MixedModel(terms, fitted.sd, fitted.answers, "; ".join(note for note in notes if note))
 
 
 def _last_right(scores: ConditionScores, seeds: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -157,15 +157,13 @@ class MixedModel:
     so where some problems favour one condition its intervals are narrower than they should be.
 
     Attributes:
-        terms: Condition -> its difference from the reference.
-        reference: The condition that the others are compared with.
+        terms: `a − b` -> that difference, of each comparison; without any, of each condition from the first.
         sd: `seed`, `problem`, `run` (a condition at a seed), `residual` -> standard deviation.
         answers: How many answers went in.
         note: What there is to say: that it did not converge, that it was fitted on a sample.
     """
 
     terms: Mapping[str, Estimate]
-    reference: str
     sd: Mapping[str, float]
     answers: int
     note: str = ""

@@ -105,7 +105,7 @@ def make_analysis(results: StudyResults) -> Analysis:
         if run.exams and (measure := run.exams[-1].diversity.get("disagreement")) is not None
     )
     dose = Dose("disagreement", Estimate(0.2, -0.1, 0.5, "least squares", len(results.seeds)), 0.2, 0.4, 0.3, points)
-    model = MixedModel({"clones": _estimate([0.0, 0.1])}, "diverse", {"seed": 0.1, "problem": 0.2}, 216, "A note.")
+    model = MixedModel({"diverse − clones": _estimate([0.0, 0.1])}, {"seed": 0.1, "problem": 0.2}, 216, "A note.")
     return Analysis(
         answer, tuple(rows), tuple(curves), comparisons, (dose,), model, ("Three seeds are few.",), _effects(results)
     )
@@ -237,7 +237,7 @@ def hostile_analysis(analysis: Analysis) -> Analysis:
     bad = replace(analysis.doses[0], measure=HOSTILE)
     assert analysis.model is not None
     estimate = Estimate(0.1, None, None, HOSTILE, 3)
-    model = replace(analysis.model, terms={HOSTILE: estimate}, reference=HOSTILE, sd={HOSTILE: 0.1}, note=HOSTILE)
+    model = replace(analysis.model, terms={HOSTILE: estimate}, sd={HOSTILE: 0.1}, note=HOSTILE)
     return replace(analysis, answer=HOSTILE, doses=(bad,), warnings=(HOSTILE, LONG), model=model)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,15 @@ def test_the_mixed_models_terms_are_the_plain_differences_where_nothing_is_missi
     assert found is not None
     for number, term in enumerate(found.terms, start=1):
         assert term.value == pytest.approx((right[number] - right[0]).mean(), abs=1e-4)
+        assert found.difference(number, 0) == replace(
+            term, low=pytest.approx(term.low), high=pytest.approx(term.high), value=pytest.approx(term.value)
+        )
+    between = found.difference(2, 1)
+    assert between.value == pytest.approx((right[2] - right[1]).mean(), abs=1e-4)
+    # In a balanced design every difference has the same standard error.
+    assert between.high is not None
+    assert found.terms[0].high is not None
+    assert between.high - between.value == pytest.approx(found.terms[0].high - found.terms[0].value, rel=1e-3)
     # Condition by seed is the error of a difference: the closed form of the balanced design. It holds where runs vary,
     # and is a little above the fit's where their variance would come out below 0.
     means = right.mean(axis=2)

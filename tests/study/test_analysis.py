@@ -239,8 +239,10 @@ def test_holm_is_over_all_comparisons(shown: StudyResults) -> None:
     assert first.p_holm == pytest.approx(min(1, 2 * first.p))
     assert second.p_holm == pytest.approx(second.p)
     assert found.model is not None
-    assert found.model.reference == "b"
-    assert set(found.model.terms) == {"a", "c"}
+    assert list(found.model.terms) == ["a − b", "c − b"]
+    for one, term in zip(found.comparisons, found.model.terms.values(), strict=True):
+        assert one.difference is not None
+        assert term.value == pytest.approx(one.difference.value, abs=1e-3)
     assert found.model.answers == 3 * 12 * 20
 
 

@@ -165,7 +165,15 @@ class StudyFile(Spec):
 
 def _named(levels: list[Any]) -> dict[str, Any]:
     """Levels by the name that a plain value is its own; others are numbered."""
-    return {
-        (str(level).lower() if isinstance(level, (str, int, float, bool)) else f"level{number}"): level
-        for number, level in enumerate(levels, 1)
-    }
+    named: dict[str, Any] = {}
+    for number, level in enumerate(levels, 1):
+        name = _text(level) if isinstance(level, (str, int, float, bool)) else f"level{number}"
+        if name in named:
+            raise ValueError(f"two levels are called '{name}'; give each a name: `{{first: …, second: …}}`")
+        named[name] = level
+    return named
+
+
+def _text(level: str | float | bool) -> str:
+    """A plain value as YAML has it."""
+    return str(level).lower() if isinstance(level, bool) else str(level)

@@ -41,7 +41,7 @@ def comparisons_of(
     where = {one.name: {**({"": one.arm} if one.arm else {}), **one.levels} for one in conditions}
     if file.compare is None:
         first = conditions[0]
-        wanted = {"": first.arm} if first.arm else where[first.name]
+        wanted = {"": first.arm} if len(file.arms) > 1 else where[first.name]
         return tuple(_pairs(where, {}, wanted))
     names = called(list(file.factors))
     parts = {arm: ("", arm) for arm in file.arms}
@@ -54,16 +54,24 @@ def comparisons_of(
     found: list[tuple[str, str]] = []
     for number, pair in enumerate(file.compare):
         left, right = (_meant(name, ("compare", number, place), parts, where, error) for place, name in enumerate(pair))
-        pairs = list(_pairs(where, left, right))
-        if not pairs:
+        met = list(_pairs(where, left, right))
+        if not met:
             raise error(
                 ("compare", number),
                 f"'{pair[0]}' and '{pair[1]}' have no two conditions that are alike but for what is named",
                 list(where),
                 "Compare two conditions, or add the combinations that are missing.",
             )
-        found += pairs
-    return tuple(dict.fromkeys(found))
+        found += met
+    pairs = tuple(dict.fromkeys(found))
+    for a, b in pairs:
+        if (b, a) in pairs:
+            raise error(
+                ("compare",),
+                f"'{a}' and '{b}' are compared both ways, which is one comparison",
+                remedy="Take one of the two away: p is corrected for how many there are.",
+            )
+    return pairs
 
 
 def _meant(
@@ -82,6 +90,8 @@ def _meant(
             what = f"'{name}' is not an arm or a level" + (f"; did you mean '{near}'?" if near else "")
             raise error(at, what, valid, "Correct the name; join several by /: `several/exam=12`.")
         factor, level = parts[part.strip()]
+        if factor in wanted:
+            raise error(at, f"'{name}' names two of a kind", remedy="Name one arm, and one level of a factor.")
         wanted[factor] = level
     return wanted
 

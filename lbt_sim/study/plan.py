@@ -303,13 +303,16 @@ def _combinations(study: _Study) -> list[dict[str, str]]:
             raise study.error(
                 at, "a combination names a level of each factor", list(factors), "Write `{factor: level, …}`."
             )
-        given.append({factor: _level(study, (*at, factor), factor, one[factor]) for factor in factors})
+        levels = {factor: _level(study, (*at, factor), factor, one[factor]) for factor in factors}
+        if levels in given:
+            raise study.error(at, "this combination stands here twice", remedy="Take one of the two away.")
+        given.append(levels)
     return given
 
 
 def _level(study: _Study, at: Sequence[str | int], factor: str, level: Any) -> str:
     names = list(study.file.factors[factor])
-    wanted = str(level).lower() if not isinstance(level, str) else level
+    wanted = str(level).lower() if isinstance(level, bool) else str(level)
     if wanted in names:
         return wanted
     near = nearest(wanted, names)

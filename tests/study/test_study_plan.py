@@ -8,6 +8,7 @@ import pytest
 
 from lbt_sim.errors import ScenarioError
 from lbt_sim.scenario.schema import ScenarioFile, SeatSpec
+from lbt_sim.scenario.study import StudyFile
 from lbt_sim.study.equal import load_of
 from lbt_sim.study.plan import Plan, load_study
 from lbt_sim.study.ready import prepared_conditions
@@ -108,6 +109,16 @@ def test_without_compare_every_arm_is_compared_with_the_first_at_its_levels(writ
     assert plan.comparisons == (("self/exemplars=2", "one/exemplars=2"), ("self/exemplars=3", "one/exemplars=3"))
     plan = load_study(write_study("factors: {method.exemplars: [2, 3, 4]}\n"))
     assert plan.comparisons == (("exemplars=3", "exemplars=2"), ("exemplars=4", "exemplars=2"))
+
+
+def test_levels_are_called_as_they_are_written() -> None:
+    levels = StudyFile(base="x", factors={"model": ["Big", "big"], "lesson.x": [True, False]}).factors
+    assert levels == {"model": {"Big": "Big", "big": "big"}, "lesson.x": {"true": True, "false": False}}
+
+
+def test_of_one_arm_every_combination_is_compared_with_the_first(write_study: Write) -> None:
+    plan = load_study(write_study("arms: [one]\nfactors: {method.exemplars: [2, 3]}\n"))
+    assert plan.comparisons == (("one/exemplars=3", "one/exemplars=2"),)
 
 
 def test_compare_names_arms_or_conditions(write_study: Write) -> None:
@@ -240,6 +251,15 @@ def test_a_shuffled_arm_is_given_the_failures_of_the_next_seed(write_study: Writ
         ("arms: {c: {students: {compose: {count: 4, persona: [litteral]}}}}\n", "arms.c", "literal"),
         ("arms: [one]\ncompare: [[one, slef]]\n", "compare[0][1]", "one"),
         ("arms: {a: {title: x}, b: {of: c}}\n", "arms.b.of", "'c' is not an arm"),
+        ("factors: {method.exemplars: [2, 2]}\n", "factors", "two levels are called '2'"),
+        ("factors: {persona: [true, 'true']}\n", "factors", "two levels are called 'true'"),
+        (
+            "factors: {method.exemplars: [2, 3]}\ncombinations: [{method.exemplars: 2}, {method.exemplars: 2}]\n",
+            "combinations[1]",
+            "twice",
+        ),
+        ("arms: [one, self]\ncompare: [[one/self, one]]\n", "compare[0][0]", "two of a kind"),
+        ("arms: [one, self]\ncompare: [[one, self], [self, one]]\n", "compare", "both ways"),
         ("arms: {a: {of: b}, b: {of: a}}\n", "arms.b.of", "begins with itself"),
         ("arms: [one]\nsmallest_effect: 2\n", "smallest_effect", "less than 1"),
         ("arms: [shuffled]\nseeds: 3\n", "arms.shuffled", "several"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lbt_sim.errors import ScenarioError
+from lbt_sim.errors import Place, ScenarioError
 from lbt_sim.scenario.load import on_engine
 from lbt_sim.scenario.schema import CastSpec, ScenarioFile, SeatSpec
 from lbt_sim.scenario.study import BUILT_IN_ARMS, ArmSpec, BuiltInArm
@@ -58,8 +58,29 @@ def with_arm(base: Document, name: str, spec: ArmSpec | None, origin: Origin) ->
     for key, value in arm.set.items():
         document = with_value(document, parse_path(key), value, origin("arms", name, "set", key))
     if kind is not None:
-        document = _built_in(document, kind, given=arm.students is not None, at=origin("arms", name))
+        given = arm.students is not None or "students" in arm.cast or "cast.students" in arm.set
+        _refuse_other_words(base, document, kind, origin("arms", name))
+        document = _built_in(document, kind, given=given, at=origin("arms", name))
     return document
+
+
+def _refuse_other_words(base: Document, document: Document, kind: BuiltInArm, at: str) -> None:
+    """Refuses an arm that says itself what the built-in arm that it begins with says otherwise."""
+    fixed: Mapping[BuiltInArm, tuple[str, Any]] = {
+        "resample": ("feedback", "none"),
+        "shuffled": ("feedback", "shuffled"),
+        "no_revision": ("operators", []),
+    }
+    if kind not in fixed:
+        return
+    key, value = fixed[kind]
+    said = document.at(("method", "revise", key))
+    if said not in (base.at(("method", "revise", key)), value):
+        raise ScenarioError(
+            f"'{kind}' is an arm with {key} {value or 'none'}, and this one says {key} {said}",
+            where=Place(key=at),
+            remedy="Take that away, or give the arm another name and say all that it is.",
+        )
 
 
 def with_level(document: Document, factor: str, level: Any, origin: str) -> Document:
@@ -146,7 +167,7 @@ def arm_title(name: str, spec: ArmSpec | None, file: ScenarioFile) -> str:
     words: Mapping[BuiltInArm | None, str] = {
         "one": who,
         "several": f"{_number(count)} different students",
-        "clones": f"{_number(count)} clones of one student",
+        "clones": f"{_count(count, 'clone')} of {_count(len(cast.students), 'student')}",
         "resample": f"{who}, resampling without feedback",
         "shuffled": f"{who}, another run's failures",
         "no_revision": f"{who}, no revision",

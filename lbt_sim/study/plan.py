@@ -160,6 +160,8 @@ def load_study(
                 for scenario, sets_ in zip(loaded, changed.sets, strict=True)
             ],
         )
+    for one, scenario in zip(variants, loaded, strict=True):
+        _refuse_contradiction(study, one, scenario)
     conditions = _conditions(study, variants, loaded)
     conditions = tuple(_with_donor(one, _donor(study, one, conditions)) for one in conditions)
     comparisons = comparisons_of(study.file, [one.condition for one in conditions], study.error)
@@ -261,6 +263,24 @@ def _variants(study: _Study, start: Document) -> Iterator[_Variant]:
             yield _Variant(name, arm, spec, levels, document, study.origin("arms", arm) if arm else name)
 
 
+def _refuse_contradiction(study: _Study, one: _Variant, scenario: LoadedScenario) -> None:
+    """Refuses an arm that is called a control and is none: a level of a factor made it another thing."""
+    if not one.arm:
+        return
+    revise = scenario.file.method.revise
+    for arm in _line_of(study, one.arm):
+        kind = kind_of(arm, study.file.arms[arm])
+        feedback = {"resample": "none", "shuffled": "shuffled"}.get(kind or "")
+        if (feedback and revise.feedback != feedback and arm == one.arm) or (
+            kind == "no_revision" and revise.operators
+        ):
+            raise study.error(
+                ("arms", arm),
+                f"'{one.name}' is no '{kind}' any more: {'method.revise' if one.levels else 'its own words'} undo it",
+                remedy="Do not vary what a control fixes, or give the arm another name and what it is.",
+            )
+
+
 def _line_of(study: _Study, arm: str) -> list[str]:
     """The arms that an arm begins with, the first one first, and itself."""
     line = [arm]
@@ -281,7 +301,7 @@ def _line_of(study: _Study, arm: str) -> list[str]:
 def _at(study: _Study, document: Document, levels: Mapping[str, str], *, of_cast: bool) -> Document:
     """The document at these levels: those of the whole cast, which arms are made from, or the others."""
     for factor, level in levels.items():
-        if (factor in ("students", "teacher")) == of_cast:
+        if (factor.removeprefix("cast.") in ("students", "teacher")) == of_cast:
             origin = study.origin("factors", factor, level)
             document = with_level(document, factor, study.file.factors[factor][level], origin)
     return document
@@ -356,17 +376,20 @@ def _donor(study: _Study, one: Planned, conditions: Sequence[Planned]) -> str | 
     alike = [
         c
         for c in conditions
-        if c.condition.levels == one.condition.levels and c.loaded.file.method.revise.feedback == "failures"
+        if c.condition.levels == one.condition.levels
+        and c.loaded.file.method.revise.feedback == "failures"
+        and c.loaded.file.method.revise.operators
     ]
-    spec = study.file.arms.get(one.condition.arm)
-    if spec is not None and spec.donor is not None:
-        chosen = [c for c in alike if c.condition.arm == spec.donor]
+    line = [study.file.arms[arm] for arm in reversed(_line_of(study, one.condition.arm))] if one.condition.arm else []
+    donor = next((spec.donor for spec in line if spec is not None and spec.donor is not None), None)
+    if donor is not None:
+        chosen = [c for c in alike if c.condition.arm == donor]
         if not chosen:
             names = list(dict.fromkeys(c.condition.arm for c in alike))
-            what = f"'{spec.donor}' is no arm that is told of its own failures"
+            what = f"'{donor}' is no arm that is told of its own failures"
             raise study.error((*at, "donor"), what, names, "Name one of these.")
         return chosen[0].condition.name
-    same = [c for c in alike if c.loaded.file.cast == one.loaded.file.cast and c.loaded.file.method.revise.operators]
+    same = [c for c in alike if c.loaded.file.cast == one.loaded.file.cast]
     if not same:
         raise study.error(
             at,

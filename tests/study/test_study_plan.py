@@ -178,6 +178,44 @@ def test_an_arm_can_begin_with_another(write_study: Write) -> None:
     assert plan.differs == (("feedback",), ("feedback", "exams"))
 
 
+@pytest.mark.parametrize(
+    "students",
+    [
+        "students: [{persona: novice, count: 2}]",
+        "cast: {students: [{persona: novice, count: 2}]}",
+        "set: {cast.students: [{persona: novice, count: 2}]}",
+    ],
+)
+@pytest.mark.parametrize("arm", ["self", "one", "clones"])
+def test_students_that_an_arm_names_are_its_students_however_it_says_so(
+    write_study: Write, arm: str, students: str
+) -> None:
+    made = files(load_study(write_study(f"arms: {{several: , {arm}: {{{students}}}}}\n")))
+    assert [(seat.persona, seat.count) for seat in seats(made[arm])] == [("novice", 2)]
+
+
+def test_clones_are_called_what_they_are(write_study: Write) -> None:
+    two = "{like: clones, students: [{persona: novice, count: 2}, {persona: expert}]}"
+    plan = load_study(write_study(f"arms: {{clones: , two: {two}, alone: {{of: one, like: clones}}, one: }}\n"))
+    titles = {one.condition.name: one.condition.title for one in plan.conditions}
+    assert titles["clones"] == "two clones of one student"
+    assert titles["two"] == "three clones of two students"
+    assert titles["alone"] == "one clone of one student"
+
+
+def test_a_cast_as_a_factor_is_what_arms_are_made_from(write_study: Write) -> None:
+    levels = "{n: [{persona: novice}, {persona: expert}]}"
+    for key in ("students", "cast.students"):
+        (file,) = files(load_study(write_study(f"arms: [one]\nfactors: {{{key}: {levels}}}\n"))).values()
+        assert [seat.persona for seat in seats(file)] == ["novice"]
+
+
+def test_an_arm_keeps_the_donor_of_the_one_that_it_begins_with(write_study: Write) -> None:
+    arms = "{several: , one: , sh: {like: shuffled, donor: one}, sh2: {of: sh, set: {method.exam.problems: 5}}}"
+    plan = load_study(write_study(f"arms: {arms}\n"))
+    assert {run.condition: run.donor[0] for run in plan.runs if run.donor} == {"sh": "one", "sh2": "one"}
+
+
 def test_what_equal_compute_sets_is_no_difference(write_study: Write) -> None:
     arms = "arms: [one, several, self]\ncompare: [[several, one], [one, self]]\n"
     assert load_study(write_study("equal_compute: true\n" + arms)).differs == (("students",), ("students",))
@@ -259,6 +297,17 @@ def test_a_shuffled_arm_is_given_the_failures_of_the_next_seed(write_study: Writ
             "twice",
         ),
         ("arms: [one, self]\ncompare: [[one/self, one]]\n", "compare[0][0]", "two of a kind"),
+        ("arms: {several: , resample: {revise: {feedback: shuffled}}}\n", "arms.resample", "feedback none"),
+        (
+            "arms: {several: , no_revision: {set: {method.revise.operators: [rewrite]}}}\n",
+            "arms.no_revision",
+            "rewrite",
+        ),
+        (
+            "arms: [several, resample]\nfactors: {method.revise.feedback: [failures, none]}\n",
+            "arms.resample",
+            "no 'resample' any more",
+        ),
         ("arms: [one, self]\ncompare: [[one, self], [self, one]]\n", "compare", "both ways"),
         ("arms: {a: {of: b}, b: {of: a}}\n", "arms.b.of", "begins with itself"),
         ("arms: [one]\nsmallest_effect: 2\n", "smallest_effect", "less than 1"),

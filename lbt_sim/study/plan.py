@@ -13,6 +13,7 @@ from lbt_sim.errors import Place, ScenarioError, nearest
 from lbt_sim.library import FolderLayer, Library, beside, built_in
 from lbt_sim.scenario.load import Base, LoadedScenario, on_engine, read_base
 from lbt_sim.scenario.overrides import override
+from lbt_sim.scenario.schema import ScenarioFile
 from lbt_sim.scenario.study import BUILT_IN_ARMS, ArmSpec, StudyFile
 from lbt_sim.scenario.validation import validate_model
 from lbt_sim.scenario.vary import with_value
@@ -97,6 +98,14 @@ class Plan:
                 yield PlannedRun(name, seed, f"runs/{slugs[name]}/{seed}", donor)
 
 
+_FIXED = ("kind", "version", "title", "description", "seed", "budget")
+"""Keys of a scenario that make no condition: each run has its own seed (`seeds`)."""
+_VARIED = (
+    *("students", "teacher", "engine", "persona", "model", "temperature", "distinct"),
+    *(name for name in ScenarioFile.model_fields if name not in _FIXED),
+)
+
+
 @dataclass(frozen=True)
 class _Study:
     """A study file that was read."""
@@ -140,7 +149,10 @@ def load_study(
     document = override(read_yaml(text, shown), own)
     study = _Study(document, validate_model(document, StudyFile), path.stem)
     base = _base(study, path, data, cwd)
-    start = override(_changed(study, base.document), [one for one in sets if one not in own])
+    rest = [one for one in sets if one not in own]
+    for entry in rest:
+        _refuse_unknown(entry)
+    start = override(_changed(study, base.document), rest)
     if study.file.engine is not None:
         start = on_engine(start, study.file.engine)
     variants = list(_variants(study, start))
@@ -184,6 +196,19 @@ def _open(name: str, cwd: Path) -> tuple[str, str, Path]:
             return source.text, source.file, layer.root / source.path
     Library(layers).find("scenarios/studies", name, where=Place(key=name))
     raise AssertionError(name)  # find raises for a name that no layer lists
+
+
+def _refuse_unknown(entry: str) -> None:
+    """Refuses a change of a key that is neither a study's nor one of its base that runs may have in common."""
+    valid = [*StudyFile.model_fields, *(name for name in ScenarioFile.model_fields if name not in _FIXED)]
+    if (first := _first(entry)) and first not in valid:
+        near = nearest(first, valid)
+        raise ScenarioError(
+            f"'{first}' is no key of a study, nor of its base" + (f"; did you mean '{near}'?" if near else ""),
+            where=Place(key=f"--set {entry}"),
+            valid=list(dict.fromkeys(valid)),
+            remedy="Correct the key.",
+        )
 
 
 def _first(entry: str) -> str:
@@ -313,7 +338,11 @@ def _combinations(study: _Study) -> list[dict[str, str]]:
     for factor, levels in factors.items():
         if not levels:
             raise study.error(("factors", factor), "a factor without levels", remedy="Give at least one.")
-        _path(study, factor, ("factors", factor))
+        first = _path(study, factor, ("factors", factor))[0]
+        if first not in _VARIED:
+            near = nearest(str(first), _VARIED)
+            what = f"'{factor}' is nothing that can be varied" + (f"; did you mean '{near}'?" if near else "")
+            raise study.error(("factors", factor), what, _VARIED, "Write a scenario's key, like method.rounds.")
     if study.file.combinations == "full":
         return [dict(zip(factors, names, strict=True)) for names in itertools.product(*factors.values())]
     given = []

@@ -194,6 +194,13 @@ def test_students_that_an_arm_names_are_its_students_however_it_says_so(
     assert [(seat.persona, seat.count) for seat in seats(made[arm])] == [("novice", 2)]
 
 
+@pytest.mark.parametrize("entry", ["seedz=4", "seed=4"])
+def test_a_change_of_no_key_says_which_there_are(write_study: Write, entry: str) -> None:
+    with pytest.raises(ScenarioError, match="did you mean 'seeds'") as caught:
+        load_study(write_study("arms: [one]\n"), sets=[entry])
+    assert {"seeds", "arms", "method"} <= set(caught.value.valid)
+
+
 def test_clones_are_called_what_they_are(write_study: Write) -> None:
     two = "{like: clones, students: [{persona: novice, count: 2}, {persona: expert}]}"
     plan = load_study(write_study(f"arms: {{clones: , two: {two}, alone: {{of: one, like: clones}}, one: }}\n"))
@@ -314,6 +321,8 @@ def test_a_shuffled_arm_is_given_the_failures_of_the_next_seed(write_study: Writ
         ("arms: [shuffled]\nseeds: 3\n", "arms.shuffled", "several"),
         ("arms: [several, shuffled]\nseeds: 1\n", "arms.shuffled", "seeds"),
         ("factors: {method.exemplarz: [1, 2]}\n", "factors.method.exemplarz", "exemplars"),
+        ("factors: {distnct: [1, 2]}\n", "factors.distnct", "did you mean 'distinct'?"),
+        ("factors: {seed: [1, 2]}\n", "factors.seed", "nothing that can be varied"),
         ("factors: {method.exemplars: [1, 2]}\ncombinations: [{method.exemplars: 7}]\n", "combinations", "1, 2"),
         ("arms: {m: {students: {compose: {count: 2, distinct: 3}}}}\n", "arms.m", "kinds"),
         ("seeds: []\narms: [one]\n", "seeds", "seed"),
